@@ -1,0 +1,386 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/agnivade/levenshtein"
+	"github.com/caarlos0/env/v11"
+	"github.com/dustin/go-humanize"
+)
+
+// Config is everything that can be set, each field by one environment variable.
+//
+// Tags: env names the variable, envDefault what an unset or empty one means,
+// desc explains it in --help and the README, want says what is accepted, min
+// and max bound numbers, durations and sizes (both inclusive), secret keeps the
+// value out of every output, and empty:"set" says that an empty value is a value
+// and not the default.
+//
+// Every variable X can be given as X_FILE, the path of a file that holds it.
+type Config struct {
+	Port       int    `env:"PORT" envDefault:"8000" min:"0" max:"65535" want:"a port from 1 to 65535, or 0 for any free one" desc:"port of the app listener"`
+	RocketSize string `env:"ROCKET_SIZE" envDefault:"Small" empty:"set" desc:"what GET / says; both images set Medium"`
+	LabLogin   string `env:"LAB_LOGIN" envDefault:"unknown" desc:"login that GET /proof signs"`
+	LabToken   string `env:"LAB_TOKEN" envDefault:"unknown" desc:"token that GET /proof signs; public by nature"`
+	Secret     string `env:"SECRET" secret:"true" desc:"key of GET /proof; without it /proof answers 400"`
+
+	BindAddress string `env:"IMAGELAB_BIND_ADDRESS" want:"an IP address or a host name without a port, or nothing for all interfaces" desc:"address that the app listener binds"`
+	OpsAddr     string `env:"IMAGELAB_OPS_ADDR" envDefault:":9000" empty:"set" want:"host:port such as :9000 or 127.0.0.1:9000, or nothing for /-/ on the app listener" desc:"address of the ops listener; empty mounts its paths under /-/ of the app listener"`
+	OpsToken    string `env:"IMAGELAB_OPS_TOKEN" secret:"true" desc:"bearer token that the ops listener asks for, except on /livez and /readyz"`
+
+	LogLevel  slog.Level `env:"IMAGELAB_LOG_LEVEL" envDefault:"info" want:"debug, info, warn or error" desc:"least level that is logged"`
+	LogFormat string     `env:"IMAGELAB_LOG_FORMAT" envDefault:"json" oneof:"json text" desc:"format of the log on stderr"`
+	AccessLog string     `env:"IMAGELAB_ACCESS_LOG" envDefault:"errors" oneof:"errors all off" desc:"requests that are logged; errors means status 500 and up"`
+
+	DrainDelay        time.Duration `env:"IMAGELAB_DRAIN_DELAY" envDefault:"250ms" min:"0s" max:"10m" desc:"after SIGTERM, how long new connections are still served while /readyz says draining"`
+	ShutdownTimeout   time.Duration `env:"IMAGELAB_SHUTDOWN_TIMEOUT" envDefault:"8s" min:"0s" max:"1h" desc:"after the delay, how long requests in flight may take before they are cut"`
+	ReadHeaderTimeout time.Duration `env:"IMAGELAB_READ_HEADER_TIMEOUT" envDefault:"5s" min:"1ms" max:"1h" desc:"how long a client may take to send a request's header"`
+	ReadTimeout       time.Duration `env:"IMAGELAB_READ_TIMEOUT" envDefault:"30s" min:"1ms" max:"24h" desc:"how long a client may take to send a whole request"`
+	WriteTimeout      time.Duration `env:"IMAGELAB_WRITE_TIMEOUT" envDefault:"30s" min:"1ms" max:"24h" desc:"how long a client may take to accept 64 KiB of a response"`
+	IdleTimeout       time.Duration `env:"IMAGELAB_IDLE_TIMEOUT" envDefault:"90s" min:"1ms" max:"24h" desc:"how long a kept-alive connection may be idle; keep it above the balancer's own"`
+
+	MaxConns    int      `env:"IMAGELAB_MAX_CONNS" envDefault:"0" min:"0" max:"1000000" want:"a number of connections, or 0 to derive it" desc:"connections of the app listener; 0 derives it from the memory and descriptor limits"`
+	MaxInFlight int      `env:"IMAGELAB_MAX_IN_FLIGHT" envDefault:"0" min:"0" max:"1000000" want:"a number of requests, or 0 to derive it" desc:"requests served at once, the rest get 503; 0 means three quarters of the connections"`
+	MaxBody     ByteSize `env:"IMAGELAB_MAX_BODY" envDefault:"1MiB" min:"0B" max:"1TiB" desc:"largest request body, except for /store"`
+
+	DataDir       string   `env:"IMAGELAB_DATA_DIR" envDefault:"/tmp" want:"an absolute path" desc:"the one directory that is written to; meant to be a tmpfs"`
+	StoreMaxBlob  ByteSize `env:"IMAGELAB_STORE_MAX_BLOB" envDefault:"1MiB" min:"0B" max:"1TiB" desc:"largest body that POST /store takes"`
+	StoreCapacity ByteSize `env:"IMAGELAB_STORE_CAPACITY" envDefault:"8MiB" min:"0B" max:"1TiB" desc:"bytes that /store keeps in all"`
+
+	Faults  bool   `env:"IMAGELAB_FAULTS" envDefault:"false" want:"true or false" desc:"serve /delay, /status, /panic, /stream, /headers and /echo, to try drain, alerts and timeouts"`
+	Pprof   bool   `env:"IMAGELAB_PPROF" envDefault:"false" want:"true or false" desc:"serve /debug/pprof/ on the ops listener"`
+	Variant string `env:"IMAGELAB_VARIANT" desc:"name of the image variant, shown in metrics; the images set scratch and alpine"`
+}
+
+// ByteSize is a number of bytes, written as 16MiB, 150MB or plain 1024.
+type ByteSize int64
+
+// UnmarshalText reads a size. The units are those of go-humanize: kB, MB, GB
+// are powers of 1000, KiB, MiB, GiB powers of 1024.
+func (b *ByteSize) UnmarshalText(text []byte) error {
+	n, err := humanize.ParseBytes(string(text))
+	if err != nil || n > 1<<60 {
+		return errors.New("not a size")
+	}
+	*b = ByteSize(n)
+	return nil
+}
+
+func (b ByteSize) String() string { return humanize.IBytes(uint64(b)) }
+
+// variable describes one field of Config, and after loadConfig where its value
+// came from.
+type variable struct {
+	Name    string `json:"name"`
+	Value   string `json:"value"`
+	Source  string `json:"source"` // "default", "environment", or the path that X_FILE names
+	Default string `json:"-"`
+	Desc    string `json:"-"`
+	want    string
+	secret  bool
+	empty   bool // an empty value is a value
+	oneof   []string
+	field   reflect.StructField
+}
+
+// redacted stands for a secret that is set.
+const redacted = "(redacted)"
+
+// variables lists the fields of Config in their order.
+func variables() []variable {
+	var vars []variable
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
+		v := variable{
+			Name:    f.Tag.Get("env"),
+			Default: f.Tag.Get("envDefault"),
+			Desc:    f.Tag.Get("desc"),
+			want:    f.Tag.Get("want"),
+			secret:  f.Tag.Get("secret") == "true",
+			empty:   f.Tag.Get("empty") == "set",
+			oneof:   strings.Fields(f.Tag.Get("oneof")),
+			field:   f,
+		}
+		if v.want == "" {
+			v.want = v.accepted()
+		}
+		vars = append(vars, v)
+	}
+	return vars
+}
+
+// accepted derives what the variable takes from its type and bounds.
+func (v variable) accepted() string {
+	lo, hi := v.field.Tag.Get("min"), v.field.Tag.Get("max")
+	switch {
+	case len(v.oneof) > 0:
+		last := len(v.oneof) - 1
+		return strings.Join(v.oneof[:last], ", ") + " or " + v.oneof[last]
+	case v.field.Type == reflect.TypeFor[time.Duration]():
+		return fmt.Sprintf("a duration such as 250ms or 8s, from %s to %s", lo, hi)
+	case v.field.Type == reflect.TypeFor[ByteSize]():
+		return fmt.Sprintf("a size such as 512KiB, 16MiB or 150MB, from %s to %s", lo, hi)
+	}
+	return "text"
+}
+
+// loadConfig reads Config from environ ("NAME=value" each). The error lists
+// everything that is wrong, a line each, by variable name and with what would
+// have been accepted; it never shows a secret's value.
+func loadConfig(environ []string) (Config, []variable, error) {
+	vars := variables()
+	given := env.ToMap(environ)
+	errs := unknownNames(given, vars)
+
+	for i := range vars {
+		v := &vars[i]
+		value, source, err := lookup(given, v.Name)
+		if err != nil {
+			errs = append(errs, err)
+			// The field keeps its default, so that its own rule says nothing
+			// on top of this.
+			delete(given, v.Name)
+			continue
+		}
+		v.Value, v.Source = value, source
+		if source == "default" || value == "" && !v.empty {
+			v.Value, v.Source = v.Default, "default"
+			delete(given, v.Name)
+			continue
+		}
+		given[v.Name] = value
+	}
+
+	var cfg Config
+	err := env.ParseWithOptions(&cfg, env.Options{Environment: given})
+	setEmpty(&cfg, vars)
+	errs = append(errs, validate(cfg, vars, unparsed(err))...)
+	for i := range vars {
+		if vars[i].secret && vars[i].Value != "" {
+			vars[i].Value = redacted
+		}
+	}
+	return cfg, vars, errors.Join(errs...)
+}
+
+// lookup returns the value of the variable name from environ, from the file
+// that name_FILE points at, or neither. One trailing newline of a file is not
+// part of the value. The source is as in variable.
+func lookup(environ map[string]string, name string) (value, source string, err error) {
+	value, isSet := environ[name]
+	path, isFile := environ[name+"_FILE"]
+	switch {
+	case isSet && value != "" && isFile && path != "":
+		return "", "", fmt.Errorf("%s and %s_FILE are both set: unset one", name, name)
+	case isFile && path != "":
+		value, err = readValue(path)
+		if err != nil {
+			return "", "", fmt.Errorf("%s_FILE: %w", name, err)
+		}
+		return value, path, nil
+	case isSet:
+		return value, "environment", nil
+	}
+	return "", "default", nil
+}
+
+// maxValue bounds what is read for one variable, so that X_FILE=/dev/zero is an
+// error and not the end of the memory.
+const maxValue = 1 << 20
+
+// readValue reads the file of an X_FILE variable.
+func readValue(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", explain(path, nil, err)
+	}
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("%q is not a regular file", path)
+	}
+	if info.Size() > maxValue {
+		return "", fmt.Errorf("%q has %d bytes, want at most %d", path, info.Size(), maxValue)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return "", explain(path, info, err)
+	}
+	value, crlf := strings.CutSuffix(string(content), "\r\n")
+	if !crlf {
+		value = strings.TrimSuffix(value, "\n")
+	}
+	if value == "" {
+		return "", fmt.Errorf("%q is empty, want the value in it", path)
+	}
+	return value, nil
+}
+
+// explain says who owns an unreadable file, as a secret that the container's
+// user may not read is the most common mistake with them.
+func explain(path string, info fs.FileInfo, err error) error {
+	reason := err
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		reason = pathErr.Err
+	}
+	if info == nil || !errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%q, read by uid %d: %w", path, os.Geteuid(), reason)
+	}
+	owner := "unknown"
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		owner = fmt.Sprintf("%d:%d", stat.Uid, stat.Gid)
+	}
+	return fmt.Errorf("%q, owner %s, mode %04o, read by uid %d: %w; make it readable to that uid, for example with chmod 0444",
+		path, owner, info.Mode().Perm(), os.Geteuid(), reason)
+}
+
+// unknownNames refuses IMAGELAB_ variables that mean nothing, as a typing error
+// in one would otherwise leave a default in force without a word.
+func unknownNames(given map[string]string, vars []variable) []error {
+	var errs []error
+	_, kubernetes := given["KUBERNETES_SERVICE_HOST"]
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		base := strings.TrimSuffix(name, "_FILE")
+		switch {
+		case !strings.HasPrefix(name, "IMAGELAB_"),
+			slices.ContainsFunc(vars, func(v variable) bool { return v.Name == base || v.Name == name }),
+			kubernetes && isServiceLink(name):
+			continue
+		}
+		nearest := slices.MinFunc(vars, func(a, b variable) int {
+			return levenshtein.ComputeDistance(a.Name, base) - levenshtein.ComputeDistance(b.Name, base)
+		})
+		errs = append(errs, fmt.Errorf("%s is not a variable of imagelab, the nearest is %s; --help lists all", name, nearest.Name))
+	}
+	return errs
+}
+
+// isServiceLink says whether Kubernetes made the variable: for a Service named
+// imagelab, or imagelab-SOMETHING, every pod of the namespace gets
+// IMAGELAB_SERVICE_HOST, IMAGELAB_PORT, IMAGELAB_PORT_8000_TCP_ADDR and so on
+// (kubernetes.io/docs/concepts/services-networking/service, environment variables).
+func isServiceLink(name string) bool {
+	for _, mark := range []string{"_SERVICE_HOST", "_SERVICE_PORT", "_PORT"} {
+		if strings.HasSuffix(name, mark) {
+			return true
+		}
+	}
+	for _, mark := range []string{"_SERVICE_PORT_", "_TCP", "_UDP", "_SCTP"} {
+		if strings.Contains(name, mark) {
+			return true
+		}
+	}
+	return false
+}
+
+// unparsed lists the Go fields whose values the parser did not take.
+func unparsed(err error) []string {
+	var all env.AggregateError
+	if !errors.As(err, &all) {
+		return nil
+	}
+	var fields []string
+	for _, err := range all.Errors {
+		var parse env.ParseError
+		if errors.As(err, &parse) {
+			fields = append(fields, parse.Name)
+		}
+	}
+	return fields
+}
+
+// refuse is the error for a value that the variable does not take.
+func (v variable) refuse() error {
+	value := strconv.Quote(v.Value)
+	if v.secret {
+		value = redacted
+	}
+	return fmt.Errorf("%s=%s: want %s", v.Name, value, v.want)
+}
+
+// setEmpty empties the fields for which an empty value is not the default; the
+// parser cannot tell the two apart.
+func setEmpty(cfg *Config, vars []variable) {
+	for _, v := range vars {
+		if v.empty && v.Value == "" && v.Source != "default" {
+			reflect.ValueOf(cfg).Elem().FieldByIndex(v.field.Index).SetString("")
+		}
+	}
+}
+
+// validate returns an error for each variable in the fields that did not parse,
+// and for each that breaks a rule that its type does not have.
+func validate(cfg Config, vars []variable, unparsed []string) []error {
+	var errs []error
+	refused := map[string]bool{}
+	for _, v := range vars {
+		if slices.Contains(unparsed, v.field.Name) || !v.inBounds(reflect.ValueOf(cfg).FieldByIndex(v.field.Index)) || !v.wellFormed() {
+			errs = append(errs, v.refuse())
+			refused[v.Name] = true
+		}
+	}
+	if !refused["PORT"] && !refused["IMAGELAB_OPS_ADDR"] && cfg.OpsAddr != "" {
+		host, port, _ := net.SplitHostPort(cfg.OpsAddr)
+		same := host == "" || cfg.BindAddress == "" || host == cfg.BindAddress
+		if same && cfg.Port != 0 && port == strconv.Itoa(cfg.Port) {
+			errs = append(errs, fmt.Errorf("PORT and IMAGELAB_OPS_ADDR are both port %s: want two ports, or an empty IMAGELAB_OPS_ADDR for /-/ on the app listener", port))
+		}
+	}
+	if !refused["IMAGELAB_STORE_MAX_BLOB"] && !refused["IMAGELAB_STORE_CAPACITY"] && cfg.StoreMaxBlob > cfg.StoreCapacity {
+		errs = append(errs, fmt.Errorf("IMAGELAB_STORE_MAX_BLOB (%v) is more than IMAGELAB_STORE_CAPACITY (%v): want at most that", cfg.StoreMaxBlob, cfg.StoreCapacity))
+	}
+	return errs
+}
+
+// wellFormed checks the text of addresses and paths.
+func (v variable) wellFormed() bool {
+	switch v.Name {
+	case "IMAGELAB_BIND_ADDRESS":
+		return !strings.ContainsAny(v.Value, " /[]") && (!strings.Contains(v.Value, ":") || net.ParseIP(v.Value) != nil)
+	case "IMAGELAB_OPS_ADDR":
+		host, port, err := net.SplitHostPort(v.Value)
+		_, perr := strconv.ParseUint(port, 10, 16)
+		return v.Value == "" || err == nil && perr == nil && !strings.ContainsAny(host, " /")
+	case "IMAGELAB_DATA_DIR":
+		return strings.HasPrefix(v.Value, "/")
+	}
+	return true
+}
+
+// inBounds compares a number, a duration or a size with the min and max tags,
+// and a word with the oneof tag.
+func (v variable) inBounds(value reflect.Value) bool {
+	if len(v.oneof) > 0 {
+		return slices.Contains(v.oneof, value.String())
+	}
+	lo, bounded := v.field.Tag.Lookup("min")
+	if !bounded {
+		return true
+	}
+	return v.bound(lo) <= value.Int() && value.Int() <= v.bound(v.field.Tag.Get("max"))
+}
+
+// bound reads a min or max tag in the field's own type.
+func (v variable) bound(text string) int64 {
+	switch v.field.Type {
+	case reflect.TypeFor[time.Duration]():
+		d, _ := time.ParseDuration(text)
+		return int64(d)
+	case reflect.TypeFor[ByteSize]():
+		var b ByteSize
+		_ = b.UnmarshalText([]byte(text))
+		return int64(b)
+	}
+	n, _ := strconv.ParseInt(text, 10, 64)
+	return n
+}

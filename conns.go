@@ -1,0 +1,296 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
+)
+
+// A phase is what a connection is doing, as drain and the connection cap see it.
+type phase int32
+
+const (
+	silent   phase = iota // accepted, nothing received yet
+	reading               // a part of a request's header has come
+	active                // a request is being served
+	idle                  // kept alive, between requests
+	hijacked              // taken over by a handler
+)
+
+func (p phase) String() string {
+	return [...]string{"silent", "reading", "active", "idle", "hijacked"}[p]
+}
+
+// waiting says whether no handler works for the connection: it can be closed to
+// make room for another.
+func (p phase) waiting() bool { return p == silent || p == reading || p == idle }
+
+// conn is a connection that knows its phase. net/http reports only complete
+// headers (ConnState), and a byte that has arrived makes the difference between
+// an idle connection and a request.
+type conn struct {
+	*net.TCPConn
+	ln    *listener
+	phase atomic.Int32
+	since atomic.Int64 // when the phase began, in nanoseconds since ln.epoch
+}
+
+func (c *conn) enter(p phase) {
+	c.since.Store(int64(time.Since(c.ln.epoch)))
+	c.phase.Store(int32(p))
+}
+
+// waited is how long the connection has been in its phase.
+func (c *conn) waited() time.Duration {
+	return time.Since(c.ln.epoch) - time.Duration(c.since.Load())
+}
+
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.TCPConn.Read(p)
+	if now := phase(c.phase.Load()); n > 0 && (now == silent || now == idle) {
+		c.enter(reading)
+	}
+	return n, err
+}
+
+// chunk is what one write deadline is for, in bytes.
+const chunk = 64 << 10
+
+// Write gives a client Config.WriteTimeout for each chunk. A deadline for the
+// whole response would punish large ones, and one for none would let a client
+// that reads a byte a minute hold its request for ever.
+func (c *conn) Write(p []byte) (written int, err error) {
+	for {
+		n := min(len(p), chunk)
+		_ = c.SetWriteDeadline(time.Now().Add(c.ln.writeTimeout))
+		m, err := c.TCPConn.Write(p[:n])
+		written += m
+		if p = p[n:]; err != nil || len(p) == 0 {
+			return written, err
+		}
+	}
+}
+
+// ReadFrom is Write for files, which the kernel sends itself.
+func (c *conn) ReadFrom(src io.Reader) (written int64, err error) {
+	whole, limited := src.(*io.LimitedReader)
+	if !limited {
+		return io.Copy(struct{ io.Writer }{c}, src)
+	}
+	for whole.N > 0 {
+		part := io.LimitedReader{R: whole.R, N: min(whole.N, chunk)}
+		want := part.N
+		_ = c.SetWriteDeadline(time.Now().Add(c.ln.writeTimeout))
+		n, err := c.TCPConn.ReadFrom(&part)
+		written += n
+		whole.N -= n
+		if err != nil || n < want {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+func (c *conn) Close() error {
+	c.ln.forget(c)
+	return c.TCPConn.Close()
+}
+
+// hasInput says whether bytes wait in the kernel that nobody has read: a request
+// that the server does not know of yet (tcp(7), SIOCINQ).
+func (c *conn) hasInput() bool {
+	n := 0
+	control(c.TCPConn, func(fd int) { n, _ = unix.IoctlGetInt(fd, unix.SIOCINQ) })
+	return n > 0
+}
+
+// control runs f on the descriptor of c; a closed c runs nothing.
+func control(c syscall.Conn, f func(fd int)) {
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { f(int(fd)) })
+	}
+}
+
+// listener accepts connections, keeps their number below a cap, and can stop
+// without losing what the kernel has queued (drain.go).
+type listener struct {
+	*net.TCPListener
+	name         string
+	log          *slog.Logger
+	metrics      *metrics
+	open         prometheus.Gauge
+	epoch        time.Time
+	maxConns     int // 0 is no cap
+	writeTimeout time.Duration
+	stopping     atomic.Int64 // 0, or the quiet time in nanoseconds after which Accept ends
+
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+}
+
+// appAddr is what the app listener binds.
+func appAddr(cfg Config) string {
+	return net.JoinHostPort(cfg.BindAddress, strconv.Itoa(cfg.Port))
+}
+
+func listen(ctx context.Context, name, addr string, log *slog.Logger, m *metrics) (*listener, error) {
+	var lc net.ListenConfig
+	// Go listens for Multipath TCP by default, and such a socket refuses the
+	// filter that the drain needs.
+	lc.SetMultipathTCP(false)
+	ln, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		// "listen tcp :80: bind: permission denied" names what the caller says
+		// better.
+		return nil, reason(err)
+	}
+	return &listener{
+		TCPListener: ln.(*net.TCPListener),
+		name:        name,
+		log:         log.With("server", name),
+		metrics:     m,
+		open:        m.conns.WithLabelValues(name),
+		epoch:       time.Now(),
+		conns:       make(map[*conn]struct{}),
+	}, nil
+}
+
+// Accept waits for the next connection. What is temporary, above all a lack of
+// descriptors, is counted, said once and tried again until it is over.
+func (l *listener) Accept() (net.Conn, error) {
+	var pause time.Duration
+	for {
+		if quiet := l.stopping.Load(); quiet > 0 {
+			_ = l.SetDeadline(time.Now().Add(time.Duration(quiet)))
+		}
+		accepted, err := l.AcceptTCP()
+		switch {
+		case err == nil:
+			if pause > 0 {
+				l.log.Info("accepting connections again")
+			}
+			if c := l.admit(accepted); c != nil {
+				return c, nil
+			}
+			pause = 0
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if l.stopping.Load() > 0 && l.queued() == 0 {
+				return nil, errDrained
+			}
+		case temporary(err):
+			l.metrics.acceptErrors.WithLabelValues(l.name).Inc()
+			if pause == 0 {
+				l.log.Error("cannot accept connections, trying again until it works", "err", reason(err))
+			}
+			if !l.evict("descriptors") {
+				pause = min(max(2*pause, 5*time.Millisecond), 500*time.Millisecond)
+				time.Sleep(pause)
+			} else {
+				pause = max(pause, 1)
+			}
+		default:
+			return nil, err
+		}
+	}
+}
+
+// temporary lists what accept(2) says of one connection or of a lack of
+// resources, not of the listener.
+func temporary(err error) bool {
+	for _, errno := range []syscall.Errno{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.ECONNABORTED, syscall.EPERM, syscall.EPROTO,
+	} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// admit takes a new connection in. At the cap the one that has waited longest
+// makes room, so that clients that only sit there cannot keep others out; when
+// every connection is being served, the new one is refused.
+func (l *listener) admit(accepted *net.TCPConn) *conn {
+	l.mu.Lock()
+	full := l.maxConns > 0 && len(l.conns) >= l.maxConns && l.stopping.Load() == 0
+	l.mu.Unlock()
+	if full && !l.evict("evicted") {
+		l.metrics.connsRefused.WithLabelValues(l.name, "refused").Inc()
+		_, _ = accepted.Write([]byte("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"))
+		accepted.Close()
+		return nil
+	}
+	c := &conn{TCPConn: accepted, ln: l}
+	c.enter(silent)
+	l.mu.Lock()
+	l.conns[c] = struct{}{}
+	l.mu.Unlock()
+	l.open.Inc()
+	return c
+}
+
+// evict closes the connection that has waited longest and says whether there
+// was one.
+func (l *listener) evict(why string) bool {
+	var oldest *conn
+	l.mu.Lock()
+	for c := range l.conns {
+		if phase(c.phase.Load()).waiting() && (oldest == nil || c.since.Load() < oldest.since.Load()) {
+			oldest = c
+		}
+	}
+	l.mu.Unlock()
+	if oldest == nil {
+		return false
+	}
+	l.metrics.connsRefused.WithLabelValues(l.name, why).Inc()
+	oldest.Close()
+	return true
+}
+
+func (l *listener) forget(c *conn) {
+	l.mu.Lock()
+	_, known := l.conns[c]
+	delete(l.conns, c)
+	l.mu.Unlock()
+	if known {
+		l.open.Dec()
+	}
+}
+
+// snapshot lists the open connections.
+func (l *listener) snapshot() []*conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make([]*conn, 0, len(l.conns))
+	for c := range l.conns {
+		all = append(all, c)
+	}
+	return all
+}
+
+// connState is the server's ConnState hook.
+func (l *listener) connState(nc net.Conn, s http.ConnState) {
+	c := nc.(*conn)
+	switch s {
+	case http.StateActive:
+		c.enter(active)
+	case http.StateIdle:
+		c.enter(idle)
+	case http.StateHijacked:
+		c.enter(hijacked)
+	}
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// A mode is what one run of the binary does.
+type mode string
+
+const (
+	modeServe       mode = "serve"
+	modeHealthcheck mode = "healthcheck"
+	modeVersion     mode = "version"
+	modeHelp        mode = "help"
+)
+
+// options are the flags and arguments of the modes that have any.
+type options struct {
+	probe   probeOptions
+	targets []string // URLs of --healthcheck
+}
+
+// flagModes names the mode that a flag belongs to; the rest are modes
+// themselves.
+var flagModes = map[string]mode{
+	"timeout": modeHealthcheck, "method": modeHealthcheck, "header": modeHealthcheck,
+	"status": modeHealthcheck, "insecure": modeHealthcheck,
+}
+
+// newFlags makes the flag set that parses into opts.
+func newFlags(opts *options) *flag.FlagSet {
+	opts.probe.status = statusRange{200, 399}
+	fs := flag.NewFlagSet("imagelab", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.Bool("healthcheck", false, "probe the `URL`s, or this container's own server, and exit 0 or 1")
+	fs.Bool("version", false, "print version, commit and Go version")
+	fs.Bool("help", false, "print this")
+	fs.DurationVar(&opts.probe.timeout, "timeout", 2*time.Second, "with --healthcheck: `duration` for everything, from the resolver to the end of the body")
+	fs.StringVar(&opts.probe.method, "method", http.MethodGet, "with --healthcheck: request `method`")
+	fs.Var(&opts.probe.headers, "header", "with --healthcheck: a request header `\"Name: value\"`, any number of times")
+	fs.Var(&opts.probe.status, "status", "with --healthcheck: `range` of status codes that are healthy, such as 204 or 200-299")
+	fs.BoolVar(&opts.probe.insecure, "insecure", false, "with --healthcheck: do not verify https certificates")
+	return fs
+}
+
+// parseArgs finds the mode and its options. With an error the mode is the one
+// that was meant, as a probe reports a wrong command line in its own way.
+func parseArgs(args []string) (mode, options, error) {
+	var opts options
+	fs := newFlags(&opts)
+	err := fs.Parse(args)
+
+	chosen := []mode{}
+	for _, m := range []mode{modeHealthcheck, modeVersion, modeHelp} {
+		if f := fs.Lookup(string(m)); f.Value.String() == "true" {
+			chosen = append(chosen, m)
+		}
+	}
+	m := modeServe
+	if len(chosen) > 0 {
+		m = chosen[0]
+	}
+	if err != nil {
+		if m == modeServe && slices.ContainsFunc(args, func(a string) bool { return strings.TrimLeft(a, "-") == "healthcheck" }) {
+			m = modeHealthcheck
+		}
+		if err == flag.ErrHelp { // -h
+			return modeHelp, opts, nil
+		}
+		return m, opts, err
+	}
+	if len(chosen) > 1 {
+		return m, opts, fmt.Errorf("--%s and --%s exclude each other", chosen[0], chosen[1])
+	}
+	fs.Visit(func(f *flag.Flag) {
+		if owner, owned := flagModes[f.Name]; owned && owner != m {
+			err = fmt.Errorf("--%s belongs to --%s", f.Name, owner)
+		}
+	})
+	if err != nil {
+		return m, opts, err
+	}
+	if m == modeHealthcheck {
+		opts.targets = fs.Args()
+		if opts.probe.timeout <= 0 {
+			return m, opts, fmt.Errorf("--timeout %v: want a duration above 0, such as 2s", opts.probe.timeout)
+		}
+		if !isToken(opts.probe.method) {
+			return m, opts, fmt.Errorf("--method %q: want a method such as GET or HEAD", opts.probe.method)
+		}
+		return m, opts, nil
+	}
+	if fs.NArg() > 0 {
+		return m, opts, fmt.Errorf("unexpected argument %q: settings are environment variables, only --healthcheck takes arguments", fs.Arg(0))
+	}
+	return m, opts, nil
+}
+
+func printVersion(w io.Writer) {
+	fmt.Fprintf(w, "imagelab %s, commit %s, %s %s/%s\n", version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// printHelp writes the flags and every variable, both from what parses them.
+func printHelp(w io.Writer) {
+	fmt.Fprint(w, `Usage:
+  imagelab                                    serve until SIGTERM or SIGINT
+  imagelab --healthcheck [FLAGS] [URL ...]    probe, print one line, exit 0 or 1
+  imagelab --version | --help
+
+URLs to probe are http://, https://, tcp://host:port (a connection is enough) and
+unix:///path/of.sock[:/http/path]; all must pass. Without a URL the probe asks the
+server that PORT and IMAGELAB_BIND_ADDRESS configure for /health.
+
+Flags:
+`)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	newFlags(new(options)).VisitAll(func(f *flag.Flag) {
+		arg, usage := flag.UnquoteUsage(f)
+		if f.DefValue != "" && f.DefValue != "false" {
+			usage += " (default " + f.DefValue + ")"
+		}
+		fmt.Fprintf(t, "  --%s\t%s\n", strings.TrimSpace(f.Name+" "+arg), usage)
+	})
+	t.Flush()
+	fmt.Fprint(w, "\nVariables (each also as NAME_FILE, the path of a file that holds the value):\n")
+	for _, v := range variables() {
+		fmt.Fprintf(t, "  %s\t%s\t%s\n", v.Name, v.Default, v.Desc)
+	}
+	t.Flush()
+	fmt.Fprint(w, `
+Exit codes: 0 clean stop; 1 failed, or requests were cut at the deadline; 2 bad
+configuration or usage; 128 + n stopped at once by a second signal n.
+--healthcheck: 0 healthy, 1 not.
+`)
+}
+
+// newLogger makes the logger that cfg asks for.
+func newLogger(cfg Config, w io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
+	if cfg.LogFormat == "text" {
+		return slog.New(slog.NewTextHandler(w, opts))
+	}
+	return slog.New(slog.NewJSONHandler(w, opts))
+}

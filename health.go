@@ -1,0 +1,488 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+)
+
+// This file has both ends of one contract: the state that /health, /livez and
+// /readyz report, and the probe that reads it.
+
+// A state is where the process is in its life.
+type state int32
+
+const (
+	starting state = iota
+	ready
+	draining
+)
+
+func (s state) String() string {
+	return [...]string{"starting", "ready", "draining"}[s]
+}
+
+// health is the state of one process. Its methods are safe for concurrent use.
+type health struct {
+	started time.Time // what uptime counts from
+	state   atomic.Int32
+	closed  atomic.Bool // by hand, through /readyz/disable
+}
+
+func newHealth(started time.Time) *health { return &health{started: started} }
+
+func (h *health) set(s state)    { h.state.Store(int32(s)) }
+func (h *health) current() state { return state(h.state.Load()) }
+
+// readiness is what /readyz says: the state, or "disabled" for a ready process
+// that was closed by hand. Only "ready" means: send requests here.
+func (h *health) readiness() string {
+	if s := h.current(); s != ready || !h.closed.Load() {
+		return s.String()
+	}
+	return "disabled"
+}
+
+// serveHealth answers GET /health, the contract of the Flask service: 200 and
+// the uptime in seconds, or 503 while draining. It counts itself, as what a
+// probe costs is a thing to know of a service that is probed every few seconds.
+func (h *health) serveHealth(m *metrics) http.HandlerFunc {
+	ok, closing := m.probes.WithLabelValues("ok"), m.probes.WithLabelValues("draining")
+	return func(w http.ResponseWriter, _ *http.Request) {
+		began := time.Now()
+		code, status, count := http.StatusOK, "ok", ok
+		if h.current() == draining {
+			code, status, count = http.StatusServiceUnavailable, "draining", closing
+		}
+		body := make([]byte, 0, 64)
+		body = append(body, `{"status":"`...)
+		body = append(body, status...)
+		body = append(body, `","uptime":`...)
+		body = strconv.AppendFloat(body, began.Sub(h.started).Seconds(), 'f', 2, 64)
+		body = append(body, '}', '\n')
+		writeJSON(w, code, body)
+		count.Inc()
+		m.probeDuration.Observe(time.Since(began).Seconds())
+	}
+}
+
+// serveLive answers GET /livez: the process runs, whatever its state.
+func (h *health) serveLive(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, []byte(`{"status":"alive"}`+"\n"))
+}
+
+// serveReady answers GET /readyz: 200 when requests should come here, else 503
+// and why not.
+func (h *health) serveReady(w http.ResponseWriter, _ *http.Request) {
+	code, status := http.StatusOK, h.readiness()
+	if status != ready.String() {
+		code = http.StatusServiceUnavailable
+	}
+	writeJSON(w, code, []byte(`{"status":"`+status+`"}`+"\n"))
+}
+
+// serveClose answers POST /readyz/disable and /readyz/enable, which take the
+// process out of its balancer and back without stopping it.
+func (h *health) serveClose(closed bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		h.closed.Store(closed)
+		h.serveReady(w, r)
+	}
+}
+
+// probeOptions are the flags of --healthcheck.
+type probeOptions struct {
+	timeout  time.Duration // total, default 2s: below the 3s that HEALTHCHECK has here
+	method   string        // default GET
+	headers  headerFlag
+	status   statusRange // default 200-399, as Kubernetes' httpGet probe
+	insecure bool        // skip the verification of https certificates
+}
+
+// maxProbeLine bounds the line that a probe prints. Docker keeps 4096 bytes of a
+// probe's output and shows them in one column; a line is all that helps there.
+const maxProbeLine = 200
+
+// healthcheck probes urls side by side, or the server that environ configures,
+// and prints one line on stdout. The exit code is 0 when all answered as wanted
+// and 1 otherwise: Docker reserves 2 (Dockerfile reference, HEALTHCHECK).
+func healthcheck(ctx context.Context, urls []string, opts probeOptions, environ []string, stdout io.Writer) int {
+	ctx, cancel := context.WithTimeoutCause(ctx, opts.timeout, fmt.Errorf("no answer within %v", opts.timeout))
+	defer cancel()
+
+	report := func(verdict, detail string) {
+		line := verdict + ": " + oneLine(detail)
+		if len(line) >= maxProbeLine {
+			line = strings.ToValidUTF8(line[:maxProbeLine-4], "") + "..."
+		}
+		fmt.Fprintln(stdout, line)
+	}
+
+	began := time.Now()
+	targets, err := targets(urls, environ)
+	if err != nil {
+		report("unhealthy", err.Error())
+		return 1
+	}
+	type result struct {
+		detail string
+		err    error
+	}
+	results := make([]chan result, len(targets))
+	for i, target := range targets {
+		results[i] = make(chan result, 1)
+		go func() {
+			detail, err := target.probe(ctx, opts)
+			results[i] <- result{detail, err}
+		}()
+	}
+	var first *result
+	failed := 0
+	for i := range results {
+		r := <-results[i]
+		if r.err != nil {
+			failed++
+		}
+		if first == nil || r.err != nil && first.err == nil {
+			first = &r
+		}
+	}
+	took := time.Since(began).Round(100 * time.Microsecond)
+	switch {
+	case failed > 0 && len(targets) > 1:
+		report("unhealthy", fmt.Sprintf("%d of %d failed: %v", failed, len(targets), first.err))
+	case failed > 0:
+		report("unhealthy", first.err.Error())
+	case len(targets) > 1:
+		report("healthy", fmt.Sprintf("all %d in %v, first %s", len(targets), took, targets[0].name))
+	default:
+		report("healthy", fmt.Sprintf("%s in %v %s", first.detail, took, targets[0].name))
+	}
+	if failed > 0 {
+		return 1
+	}
+	return 0
+}
+
+// oneLine keeps what a server or a resolver said from spreading over lines or
+// steering a terminal.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// A target is one thing to probe.
+type target struct {
+	name    string   // as given, for messages
+	network string   // tcp or unix
+	addrs   []string // tried in this order until one accepts
+	host    string   // of the Host header and the certificate
+	path    string   // of the request; empty means that a connection is enough
+	user    *url.Userinfo
+	tls     bool
+}
+
+// targets parses urls; without any it returns the server's own /health.
+func targets(urls []string, environ []string) ([]target, error) {
+	if len(urls) == 0 {
+		t, err := ownTarget(environ)
+		return []target{t}, err
+	}
+	all := make([]target, len(urls))
+	for i, raw := range urls {
+		t, err := parseTarget(raw)
+		if err != nil {
+			return nil, err
+		}
+		all[i] = t
+	}
+	return all, nil
+}
+
+// ownTarget follows the variables that the server itself reads, so that one
+// change of the port does not need a second one in the HEALTHCHECK. A wildcard
+// or no address means 127.0.0.1, then ::1.
+func ownTarget(environ []string) (target, error) {
+	given := env.ToMap(environ)
+	port, _, err := lookup(given, "PORT")
+	if err != nil {
+		return target{}, err
+	}
+	if port == "" {
+		port = "8000"
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return target{}, fmt.Errorf("PORT=%q: want a port from 1 to 65535, or a URL as argument", port)
+	}
+	host, _, err := lookup(given, "IMAGELAB_BIND_ADDRESS")
+	if err != nil {
+		return target{}, err
+	}
+	hosts := []string{host}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		hosts = []string{"127.0.0.1", "::1"}
+	}
+	t := target{network: "tcp", host: net.JoinHostPort(hosts[0], port), path: "/health"}
+	for _, h := range hosts {
+		t.addrs = append(t.addrs, net.JoinHostPort(h, port))
+	}
+	t.name = "http://" + t.host + t.path
+	return t, nil
+}
+
+const acceptedURLs = "want http://, https://, tcp://host:port or unix:///path/of.sock[:/http/path]"
+
+// parseTarget reads one URL of the command line.
+func parseTarget(raw string) (target, error) {
+	if strings.HasPrefix(raw, "-") {
+		return target{}, fmt.Errorf("%q is not a URL: flags come before the URLs", raw)
+	}
+	if rest, ok := strings.CutPrefix(raw, "unix://"); ok {
+		socket, path, _ := strings.Cut(rest, ":")
+		if !strings.HasPrefix(socket, "/") {
+			return target{}, fmt.Errorf("%q: %s", raw, acceptedURLs)
+		}
+		t := target{name: raw, network: "unix", addrs: []string{socket}, host: "localhost"}
+		if path != "" {
+			u, err := url.ParseRequestURI(path)
+			if err != nil {
+				return target{}, fmt.Errorf("%q: %s", raw, acceptedURLs)
+			}
+			t.path = u.RequestURI()
+		}
+		return t, nil
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return target{}, fmt.Errorf("%q does not parse: %s", raw, acceptedURLs)
+	}
+	t := target{name: u.Redacted(), network: "tcp", host: u.Host, user: u.User}
+	port := u.Port()
+	switch {
+	case u.Hostname() == "":
+		return target{}, fmt.Errorf("%q has no host: %s", raw, acceptedURLs)
+	case u.Scheme == "tcp" && port == "":
+		return target{}, fmt.Errorf("%q has no port: %s", raw, acceptedURLs)
+	case u.Scheme == "tcp":
+	case u.Scheme == "http":
+		t.path, port = u.RequestURI(), orDefault(port, "80")
+	case u.Scheme == "https":
+		t.path, port, t.tls = u.RequestURI(), orDefault(port, "443"), true
+	default:
+		return target{}, fmt.Errorf("%q: %s", raw, acceptedURLs)
+	}
+	t.addrs = []string{net.JoinHostPort(u.Hostname(), port)}
+	return t, nil
+}
+
+func orDefault(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+// probe returns what it found, such as "200", or why the target is not healthy.
+// Everything, from the resolver to the last byte of the body, ends with ctx.
+func (t target) probe(ctx context.Context, opts probeOptions) (string, error) {
+	detail, err := t.exchange(ctx, opts)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return "", fmt.Errorf("%w %s", err, t.name)
+	}
+	return detail, nil
+}
+
+// maxHeader bounds what a server may send as status line and header.
+const maxHeader = 64 << 10
+
+func (t target) exchange(ctx context.Context, opts probeOptions) (string, error) {
+	conn, err := t.dial(ctx)
+	if err != nil {
+		return "", reason(err)
+	}
+	defer conn.Close()
+	if t.path == "" {
+		return "connected", nil
+	}
+	raw := conn
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	defer stop()
+
+	if t.tls {
+		name, _, err := net.SplitHostPort(t.addrs[0])
+		if err != nil {
+			return "", err
+		}
+		secure := tls.Client(conn, &tls.Config{ServerName: name, InsecureSkipVerify: opts.insecure, NextProtos: []string{"http/1.1"}})
+		if err := secure.HandshakeContext(ctx); err != nil {
+			return "", fmt.Errorf("TLS: %w", reason(err))
+		}
+		conn = secure
+	}
+
+	// One request on one connection needs no client with a pool, redirects and
+	// proxies; a redirect counts as the status that it is.
+	if err := t.send(conn, opts); err != nil {
+		return "", reason(err)
+	}
+	limited := &io.LimitedReader{R: conn, N: maxHeader}
+	resp, err := readFinal(bufio.NewReader(limited), opts.method)
+	if err != nil {
+		if limited.N <= 0 {
+			err = fmt.Errorf("header over %d bytes", maxHeader)
+		}
+		return "", fmt.Errorf("no HTTP answer: %w", reason(err))
+	}
+	defer resp.Body.Close()
+	if !opts.status.contains(resp.StatusCode) {
+		return "", fmt.Errorf("status %d, want %v", resp.StatusCode, opts.status)
+	}
+	limited.N = 1<<63 - 1 // a body may be long, it only has to end in time
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return "", fmt.Errorf("status %d, but its body broke off: %w", resp.StatusCode, reason(err))
+	}
+	return strconv.Itoa(resp.StatusCode), nil
+}
+
+// dial connects to the first address that accepts.
+func (t target) dial(ctx context.Context) (conn net.Conn, err error) {
+	var d net.Dialer
+	var first error
+	for _, addr := range t.addrs {
+		conn, err = d.DialContext(ctx, t.network, addr)
+		if err == nil {
+			return conn, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return nil, first
+}
+
+// send writes the request.
+func (t target) send(w io.Writer, opts probeOptions) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\n", opts.method, t.path)
+	host, agent := t.host, "imagelab-healthcheck/"+version
+	if password, ok := t.user.Password(); ok {
+		credentials := base64.StdEncoding.EncodeToString([]byte(t.user.Username() + ":" + password))
+		fmt.Fprintf(&b, "Authorization: Basic %s\r\n", credentials)
+	}
+	if opts.method != http.MethodGet && opts.method != http.MethodHead {
+		b.WriteString("Content-Length: 0\r\n")
+	}
+	for _, h := range opts.headers {
+		switch http.CanonicalHeaderKey(h.name) {
+		case "Host":
+			host = h.value
+			continue
+		case "User-Agent":
+			agent = h.value
+			continue
+		}
+		fmt.Fprintf(&b, "%s: %s\r\n", h.name, h.value)
+	}
+	fmt.Fprintf(&b, "Host: %s\r\nUser-Agent: %s\r\nAccept: */*\r\nConnection: close\r\n\r\n", host, agent)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// readFinal reads the response and passes over interim ones (RFC 9110, 15.2).
+func readFinal(r *bufio.Reader, method string) (*http.Response, error) {
+	for {
+		resp, err := http.ReadResponse(r, &http.Request{Method: method})
+		if err != nil || resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+			return resp, err
+		}
+	}
+}
+
+// reason strips what a probe's line does not need: "dial tcp 127.0.0.1:8000:
+// connect: connection refused" becomes "connection refused".
+func reason(err error) error {
+	var op *net.OpError
+	for errors.As(err, &op) {
+		err = op.Err
+	}
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		err = call.Err
+	}
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return fmt.Errorf("%s: %s", dns.Name, dns.Err)
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return errors.New("the server closed the connection")
+	}
+	return err
+}
+
+// headerFlag is the repeatable --header "Name: value".
+type headerFlag []struct{ name, value string }
+
+func (h *headerFlag) String() string { return "" }
+
+func (h *headerFlag) Set(s string) error {
+	name, value, found := strings.Cut(s, ":")
+	if !found || !isToken(name) || strings.ContainsAny(value, "\r\n\x00") {
+		return fmt.Errorf("want \"Name: value\"")
+	}
+	*h = append(*h, struct{ name, value string }{name, strings.TrimSpace(value)})
+	return nil
+}
+
+// isToken says whether s can be a header's name or a method (RFC 9110, 5.6.2).
+func isToken(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+	})
+}
+
+// statusRange is --status: "200", or "200-399", both ends inclusive.
+type statusRange struct{ lo, hi int }
+
+func (s statusRange) contains(code int) bool { return s.lo <= code && code <= s.hi }
+
+func (s statusRange) String() string {
+	if s.lo == s.hi {
+		return strconv.Itoa(s.lo)
+	}
+	return fmt.Sprintf("%d-%d", s.lo, s.hi)
+}
+
+func (s *statusRange) Set(text string) error {
+	lo, hi, isRange := strings.Cut(text, "-")
+	if !isRange {
+		hi = lo
+	}
+	from, err1 := strconv.Atoi(lo)
+	to, err2 := strconv.Atoi(hi)
+	if err1 != nil || err2 != nil || from < 100 || to > 599 || from > to {
+		return errors.New("want a status such as 204 or a range such as 200-399")
+	}
+	*s = statusRange{from, to}
+	return nil
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+	"golang.org/x/sys/unix"
+)
+
+// limits are what the process allows itself, from Config and from what the
+// container allows it.
+type limits struct {
+	memory   uint64 // bytes, 0 is none
+	conns    int    // connections of the app listener
+	inFlight int64  // requests of the app listener at once
+	uploads  int64  // of these, how many may be uploads
+}
+
+const (
+	// connCost is what one waiting connection is reckoned at: two buffers of
+	// 4 KiB, a stack, the kernel's own, and as much again as room for requests.
+	connCost = 48 << 10
+	// spareFiles are the descriptors that are not the app's connections: the
+	// ops listener's, logs, blobs, /proc.
+	spareFiles = 48
+	// maxAutoConns ends the derivation where nothing is limited.
+	maxAutoConns = 16384
+)
+
+// applyLimits reads the container's limits, sets GOMEMLIMIT to what the store
+// leaves of the memory (unless it is set), and derives the caps that Config
+// leaves open.
+func applyLimits(cfg Config, log *slog.Logger) limits {
+	var lim limits
+	memory, err := memlimit.FromCgroup()
+	if err == nil {
+		lim.memory = memory
+	} else if !errors.Is(err, memlimit.ErrNoLimit) && !errors.Is(err, memlimit.ErrNoCgroup) {
+		log.Warn("memory limit not readable, GOMEMLIMIT stays as it is", "err", err)
+	}
+	// What the store holds on a tmpfs is charged to the same limit.
+	heap := lim.memory
+	if onTmpfs(cfg.DataDir) && uint64(cfg.StoreCapacity) < heap {
+		heap -= uint64(cfg.StoreCapacity)
+	}
+	if heap > 0 {
+		if _, err := memlimit.Set(memlimit.WithProvider(memlimit.Limit(heap)), memlimit.WithRatio(heapRatio)); err != nil {
+			log.Warn("GOMEMLIMIT stays as it is", "err", err)
+		}
+	}
+
+	lim.conns = cfg.MaxConns
+	if lim.conns == 0 {
+		lim.conns = maxAutoConns
+		if heap > 0 {
+			lim.conns = min(lim.conns, int(heap/connCost))
+		}
+		var files unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil && files.Cur < maxAutoConns+spareFiles {
+			lim.conns = min(lim.conns, int(files.Cur)-spareFiles)
+		}
+		lim.conns = max(lim.conns, 8)
+	}
+	lim.inFlight = int64(cfg.MaxInFlight)
+	if lim.inFlight == 0 {
+		lim.inFlight = int64(max(1, lim.conns*3/4))
+	}
+	lim.uploads = max(1, lim.inFlight/2)
+	return lim
+}
+
+// heapRatio is the share of the memory that Go may use; the rest is the binary's
+// own pages, stacks of threads and the kernel's buffers.
+const heapRatio = 0.8
+
+// onTmpfs says whether dir is kept in memory.
+func onTmpfs(dir string) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(dir, &fs) == nil && fs.Type == unix.TMPFS_MAGIC
+}
+
+// dockerGrace is how long docker stop waits before SIGKILL, unless told
+// otherwise.
+const dockerGrace = 10 * time.Second
+
+// logStart says what listens where and what it will bear.
+func logStart(cfg Config, lim limits, app, ops *listener, log *slog.Logger) {
+	for _, ln := range []*listener{app, ops} {
+		if ln != nil {
+			log.Info("listening", "server", ln.name, "addr", ln.Addr().String(), "max_conns", ln.maxConns)
+		}
+	}
+	budget := cfg.DrainDelay + cfg.ShutdownTimeout + opsTimeout
+	log.Info("started", "version", version, "variant", cfg.Variant, "pid", os.Getpid(),
+		"max_in_flight", lim.inFlight, "memory_limit_bytes", lim.memory, "stop_budget_seconds", budget.Seconds())
+	if budget > dockerGrace {
+		log.Warn("a stop may take longer than Docker's default grace and end in SIGKILL; raise stop_grace_period or lower IMAGELAB_DRAIN_DELAY and IMAGELAB_SHUTDOWN_TIMEOUT",
+			"stop_budget_seconds", budget.Seconds(), "grace_seconds", dockerGrace.Seconds())
+	}
+}

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"log/slog"
+	"maps"
+	"net/http"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// metrics is everything that the process measures of itself. Label sets are
+// closed: no name, path or method of a client's making becomes a label.
+type metrics struct {
+	requests      *prometheus.CounterVec   // server, route, method, code
+	duration      *prometheus.HistogramVec // server, route, method
+	inFlight      *prometheus.GaugeVec     // server, route
+	conns         *prometheus.GaugeVec     // server
+	connsRefused  *prometheus.CounterVec   // server, reason
+	acceptErrors  *prometheus.CounterVec   // server
+	rejected      *prometheus.CounterVec   // reason
+	panics        prometheus.Counter
+	probes        *prometheus.CounterVec // status
+	probeDuration prometheus.Histogram
+	actorUp       *prometheus.GaugeVec   // actor
+	drainDuration *prometheus.GaugeVec   // server
+	cut           *prometheus.CounterVec // server, reason
+	reaped        prometheus.Counter
+	storeRejected *prometheus.CounterVec // reason
+}
+
+// newMetrics registers the process's metrics with reg.
+func newMetrics(reg prometheus.Registerer, h *health, variant string) *metrics {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "imagelab_http_requests_total",
+			Help: "Requests answered, by listener, route pattern, method and status code.",
+		}, []string{"server", "route", "method", "code"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "imagelab_http_request_duration_seconds",
+			Help:    "Time from a request's header to the end of its response.",
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"server", "route", "method"}),
+		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "imagelab_http_requests_in_flight",
+			Help: "Requests being served now.",
+		}, []string{"server", "route"}),
+		conns: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "imagelab_connections",
+			Help: "Connections open now.",
+		}, []string{"server"}),
+		connsRefused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "imagelab_connections_closed_total",
+			Help: "Connections closed to stay below the cap: evicted while they waited, or refused.",
+		}, []string{"server", "reason"}),
+		acceptErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "imagelab_accept_errors_total",
+			Help: "Failures to accept a connection, such as too many open files.",
+		}, []string{"server"}),
+		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "imagelab_http_requests_rejected_total",
+			Help: "Requests turned away before their handler, by reason.",
+		}, []string{"reason"}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "imagelab_http_panics_total",
+			Help: "Panics recovered in handlers.",
+		}),
+		probes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "imagelab_health_probes_total",
+			Help: "Requests to /health, by the status that they were told.",
+		}, []string{"status"}),
+		probeDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "imagelab_health_probe_duration_seconds",
+			Help:    "Time that the server spent on requests to /health.",
+			Buckets: []float64{.00001, .000025, .00005, .0001, .00025, .0005, .001, .01, .1},
+		}),
+		actorUp: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "imagelab_actor_up",
+			Help: "Whether an actor of the process runs (1) or has returned (0).",
+		}, []string{"actor"}),
+		drainDuration: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "imagelab_drain_duration_seconds",
+			Help: "How long the drain took; absent before its end.",
+		}, []string{"server"}),
+		cut: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "imagelab_drain_cut_connections_total",
+			Help: "Connections cut at the end of the drain, by what they were doing.",
+		}, []string{"server", "reason"}),
+		reaped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "imagelab_reaped_total",
+			Help: "Orphaned processes reaped as PID 1.",
+		}),
+		storeRejected: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "imagelab_store_rejected_total",
+			Help: "Uploads that were not kept, by reason.",
+		}, []string{"reason"}),
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "imagelab_build_info",
+		Help:        "Always 1; the labels say what runs.",
+		ConstLabels: prometheus.Labels{"version": version, "commit": commit, "goversion": runtime.Version(), "variant": variant},
+	})
+	build.Set(1)
+	reg.MustRegister(
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build,
+		m.requests, m.duration, m.inFlight, m.conns, m.connsRefused, m.acceptErrors, m.rejected, m.panics,
+		m.probes, m.probeDuration, m.actorUp, m.drainDuration, m.cut, m.reaped, m.storeRejected,
+	)
+	for _, s := range []string{"starting", "ready", "disabled", "draining"} {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name:        "imagelab_state",
+			Help:        "The state of the process: 1 for the current one, 0 for the others.",
+			ConstLabels: prometheus.Labels{"state": s},
+		}, func() float64 {
+			if h.readiness() == s {
+				return 1
+			}
+			return 0
+		}))
+	}
+	return m
+}
+
+// newMetricsHandler serves reg in the Prometheus text and OpenMetrics formats.
+// Failures to gather or encode are logged and counted in
+// promhttp_metric_handler_errors_total; what could be gathered is still served.
+func newMetricsHandler(reg *prometheus.Registry, log *slog.Logger) http.Handler {
+	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{
+		Registry:          reg,
+		ErrorHandling:     promhttp.ContinueOnError,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelError),
+		EnableOpenMetrics: true,
+	})
+}
+
+// track wraps an actor for run.Group.Add so that imagelab_actor_up follows it.
+func (m *metrics) track(name string) func(execute func() error, interrupt func(error)) (func() error, func(error)) {
+	up := m.actorUp.WithLabelValues(name)
+	return func(execute func() error, interrupt func(error)) (func() error, func(error)) {
+		return func() error {
+			up.Set(1)
+			defer up.Set(0)
+			return execute()
+		}, interrupt
+	}
+}
+
+// routeMetrics measures one route of one listener. Looking a series up by its
+// labels for every request costs more than serving /health does, so the series
+// are kept in a map that is copied when one is added and read without a lock.
+type routeMetrics struct {
+	server, route string
+	m             *metrics
+	inFlight      prometheus.Gauge
+	mu            sync.Mutex // held while series is replaced
+	series        atomic.Pointer[map[seriesKey]series]
+}
+
+type seriesKey struct {
+	method string
+	code   int
+}
+
+type series struct {
+	count    prometheus.Counter
+	duration prometheus.Observer
+}
+
+func (m *metrics) route(server, route string) *routeMetrics {
+	return &routeMetrics{server: server, route: route, m: m, inFlight: m.inFlight.WithLabelValues(server, route)}
+}
+
+// observe counts one answered request.
+func (rm *routeMetrics) observe(method string, code int, took time.Duration) {
+	key := seriesKey{methodLabel(method), code}
+	var s series
+	known := rm.series.Load()
+	if known != nil {
+		s = (*known)[key]
+	}
+	if s.count == nil {
+		s = rm.add(key)
+	}
+	s.count.Inc()
+	s.duration.Observe(took.Seconds())
+}
+
+func (rm *routeMetrics) add(key seriesKey) series {
+	s := series{
+		count:    rm.m.requests.WithLabelValues(rm.server, rm.route, key.method, strconv.Itoa(key.code)),
+		duration: rm.m.duration.WithLabelValues(rm.server, rm.route, key.method),
+	}
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	next := map[seriesKey]series{key: s}
+	if known := rm.series.Load(); known != nil {
+		maps.Copy(next, *known)
+	}
+	rm.series.Store(&next)
+	return s
+}
+
+// methodLabel keeps made-up methods from making series (CVE-2022-21698).
+func methodLabel(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
+		http.MethodDelete, http.MethodOptions, http.MethodConnect, http.MethodTrace:
+		return method
+	}
+	return "other"
+}
