@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -33,10 +34,6 @@ func (p phase) String() string {
 	return [...]string{"silent", "reading", "active", "idle", "hijacked"}[p]
 }
 
-// waiting says whether no handler works for the connection: it can be closed to
-// make room for another.
-func (p phase) waiting() bool { return p == silent || p == reading || p == idle }
-
 // conn is a connection that knows its phase. net/http reports only complete
 // headers (ConnState), and a byte that has arrived makes the difference between
 // an idle connection and a request.
@@ -45,11 +42,19 @@ type conn struct {
 	ln    *listener
 	phase atomic.Int32
 	since atomic.Int64 // when the phase began, in nanoseconds since ln.epoch
+	looks int          // of the drain, which found the phase unchanged
+
+	deadline sync.Mutex // held while the read deadline and leaving change
+	leaving  bool       // the read deadline is leave's
 }
 
 func (c *conn) enter(p phase) {
 	c.since.Store(int64(time.Since(c.ln.epoch)))
 	c.phase.Store(int32(p))
+}
+
+func (c *conn) in(phases ...phase) bool {
+	return slices.Contains(phases, phase(c.phase.Load()))
 }
 
 // waited is how long the connection has been in its phase.
@@ -58,11 +63,48 @@ func (c *conn) waited() time.Duration {
 }
 
 func (c *conn) Read(p []byte) (int, error) {
-	n, err := c.TCPConn.Read(p)
-	if now := phase(c.phase.Load()); n > 0 && (now == silent || now == idle) {
-		c.enter(reading)
+	for {
+		n, err := c.TCPConn.Read(p)
+		if n > 0 {
+			if c.in(silent, idle) {
+				c.enter(reading)
+			}
+			return n, err
+		}
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || !c.stay() {
+			return n, err
+		}
 	}
-	return n, err
+}
+
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.deadline.Lock()
+	defer c.deadline.Unlock()
+	c.leaving = false
+	return c.TCPConn.SetReadDeadline(t)
+}
+
+// leave asks an idle or silent connection to end. Closing it from outside would
+// also close it on a request that has been read but not been seen to be: only
+// the reader knows. So the reader is woken, and decides.
+func (c *conn) leave() {
+	c.deadline.Lock()
+	defer c.deadline.Unlock()
+	c.leaving = true
+	_ = c.TCPConn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// stay says whether a read deadline is to be ignored: it was leave's, and there
+// is a request after all.
+func (c *conn) stay() bool {
+	c.deadline.Lock()
+	defer c.deadline.Unlock()
+	if !c.leaving || c.in(silent, idle) && !c.hasInput() {
+		return false
+	}
+	c.leaving = false
+	_ = c.TCPConn.SetReadDeadline(time.Now().Add(c.ln.readTimeout))
+	return true
 }
 
 // chunk is what one write deadline is for, in bytes.
@@ -133,6 +175,7 @@ type listener struct {
 	open         prometheus.Gauge
 	epoch        time.Time
 	maxConns     int // 0 is no cap
+	readTimeout  time.Duration
 	writeTimeout time.Duration
 	stopping     atomic.Int64 // 0, or the quiet time in nanoseconds after which Accept ends
 
@@ -248,7 +291,7 @@ func (l *listener) evict(why string) bool {
 	var oldest *conn
 	l.mu.Lock()
 	for c := range l.conns {
-		if phase(c.phase.Load()).waiting() && (oldest == nil || c.since.Load() < oldest.since.Load()) {
+		if c.in(silent, reading, idle) && (oldest == nil || c.since.Load() < oldest.since.Load()) {
 			oldest = c
 		}
 	}
@@ -269,6 +312,13 @@ func (l *listener) forget(c *conn) {
 	if known {
 		l.open.Dec()
 	}
+}
+
+// count is the number of open connections.
+func (l *listener) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns)
 }
 
 // snapshot lists the open connections.

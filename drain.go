@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -16,19 +17,31 @@ import (
 // what comes on connections that were just accepted (go.dev/issue/75591), and
 // what comes on a kept-alive connection as it is closed (go.dev/issue/23829).
 
+// drainTimes are the parts of a drain.
+type drainTimes struct {
+	delay time.Duration // new connections are still served
+	// quiet is how long no connection must have come before the listener closes;
+	// handshakes that were under way are over by then.
+	quiet time.Duration
+	// grace is how long a kept-alive connection must have been idle before it
+	// is closed: a client that is at work sends its next request sooner.
+	grace   time.Duration
+	timeout time.Duration // after the delay, what is left is cut
+}
+
+// appDrain are the times of the app listener.
+func appDrain(cfg Config) drainTimes {
+	return drainTimes{delay: cfg.DrainDelay, quiet: 20 * time.Millisecond, grace: 30 * time.Millisecond, timeout: cfg.ShutdownTimeout}
+}
+
+// opsDrain are those of the ops listener, which are shorter: a scraper comes
+// every few seconds, and comes again; a scrape takes milliseconds, and by then
+// Docker's patience is nearly over.
+func opsDrain() drainTimes {
+	return drainTimes{quiet: 5 * time.Millisecond, grace: 5 * time.Millisecond, timeout: time.Second}
+}
+
 const (
-	// quiet is how long no connection must have come before a stopping listener
-	// closes; handshakes that were under way are over by then.
-	quiet = 20 * time.Millisecond
-	// opsQuiet is shorter: a scraper comes every few seconds, and comes again.
-	opsQuiet = 5 * time.Millisecond
-	// opsTimeout is how long a request to the ops listener may take once the app
-	// has drained. A scrape takes milliseconds, and Docker's patience is nearly
-	// over by then.
-	opsTimeout = time.Second
-	// idleGrace is how long a kept-alive connection must have been idle before a
-	// drain closes it: a client that is at work sends its next request sooner.
-	idleGrace = 35 * time.Millisecond
 	// silentGrace is the chance that a connection gets to send its first byte.
 	silentGrace = time.Second
 	// drainPoll is how often a drain looks at its connections.
@@ -52,13 +65,6 @@ func (st *stopper) abort(s os.Signal) { st.second.Store(&s) }
 // aborted says whether a second signal has come.
 func (st *stopper) aborted() bool { return st.second.Load() != nil }
 
-// drainTimes are the parts of a drain.
-type drainTimes struct {
-	delay   time.Duration // new connections are still served
-	quiet   time.Duration // without a new connection, the listener closes
-	timeout time.Duration // after the delay, what is left is cut
-}
-
 // drain stops the server. For the delay it goes on accepting, while each response
 // asks its client to leave. Then the listener stops, streams are told to end,
 // and connections close as they fall idle. What is not done by the timeout is
@@ -72,13 +78,18 @@ func (s *server) drain(stop *stopper, times drainTimes) {
 	if err := s.ln.stop(times.quiet); err != nil {
 		s.log.Warn("new handshakes go on until the listener closes, some may be reset", "err", err)
 	}
-	for !s.ended() && time.Now().Before(deadline) && !stop.aborted() {
+	end := sync.OnceFunc(func() { close(s.ending) })
+	for time.Now().Before(deadline) && !stop.aborted() {
+		s.settle(times)
+		if s.served.Load() {
+			end()
+			if s.ln.count() == 0 {
+				break
+			}
+		}
 		s.sleep(stop, drainPoll)
 	}
-	close(s.ending)
-	for s.closeIdle() > 0 && time.Now().Before(deadline) && !stop.aborted() {
-		s.sleep(stop, drainPoll)
-	}
+	end()
 	cut := s.cutRest()
 	stop.cut.Add(int64(cut))
 	took := time.Since(began)
@@ -100,35 +111,22 @@ func (s *server) sleep(stop *stopper, d time.Duration) {
 	}
 }
 
-// ended says whether Serve has returned, which is when the listener is closed.
-func (s *server) ended() bool {
-	select {
-	case <-s.served:
-		return true
-	default:
-		return false
-	}
-}
-
-// closeIdle closes the connections that have nothing to finish and returns the
-// number of the others.
-func (s *server) closeIdle() int {
-	left := 0
+// settle sends away the connections that have nothing to finish.
+//
+// How long one has been idle is measured in looks, too: where the processor is
+// scarce, a client's next request and this loop are late together.
+func (s *server) settle(times drainTimes) {
+	looks := int(times.quiet / drainPoll)
 	for _, c := range s.ln.snapshot() {
-		done := false
-		switch phase(c.phase.Load()) {
-		case idle:
-			done = c.waited() >= idleGrace
-		case silent:
-			done = c.waited() >= silentGrace
+		waited := c.waited()
+		if waited < drainPoll {
+			c.looks = 0
 		}
-		if done && !c.hasInput() {
-			c.Close()
-		} else {
-			left++
+		c.looks++
+		if c.looks >= looks && (c.in(idle) && waited >= times.grace || c.in(silent) && waited >= silentGrace) {
+			c.leave()
 		}
 	}
-	return left
 }
 
 // cutRest closes what is left, counts and logs it by phase, and returns how many

@@ -93,7 +93,7 @@ func logStart(cfg Config, lim limits, app, ops *listener, log *slog.Logger) {
 			log.Info("listening", "server", ln.name, "addr", ln.Addr().String(), "max_conns", ln.maxConns)
 		}
 	}
-	budget := cfg.DrainDelay + cfg.ShutdownTimeout + opsTimeout
+	budget := cfg.DrainDelay + cfg.ShutdownTimeout + opsDrain().timeout
 	log.Info("started", "version", version, "variant", cfg.Variant, "pid", os.Getpid(),
 		"max_in_flight", lim.inFlight, "memory_limit_bytes", lim.memory, "stop_budget_seconds", budget.Seconds())
 	if budget > dockerGrace {

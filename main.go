@@ -97,14 +97,14 @@ func serve(ctx context.Context, cfg Config, vars []variable, log *slog.Logger) i
 	// be scraped.
 	var group actors.Group
 	group.Add(m.track("signals")(signalActor(ctx, h, stop, cfg, log)))
-	group.Add(m.track("app")(app.actor(stop, drainTimes{cfg.DrainDelay, quiet, cfg.ShutdownTimeout})))
+	group.Add(m.track("app")(app.actor(stop, appDrain(cfg))))
 	metricsHandler := newMetricsHandler(reg, log)
 	if opsLn == nil {
 		addOpsRoutes(app, "/-", cfg, vars, h, metricsHandler)
 	} else {
 		ops := newServer("ops", opsLn, cfg, log, m)
 		addOpsRoutes(ops, "", cfg, vars, h, metricsHandler)
-		group.Add(m.track("ops")(ops.actor(stop, drainTimes{0, opsQuiet, opsTimeout})))
+		group.Add(m.track("ops")(ops.actor(stop, opsDrain())))
 	}
 	if os.Getpid() == 1 {
 		group.Add(m.track("reaper")(reaperActor(os.DirFS("/proc"), m, log)))

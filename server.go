@@ -37,7 +37,7 @@ type server struct {
 	inFlight    atomic.Int64
 	draining    atomic.Bool   // every response carries Connection: close
 	ending      chan struct{} // closed when streams have to end
-	served      chan struct{} // closed when Serve has returned
+	served      atomic.Bool   // Serve has returned, so the listener is closed
 	unmatched   *routeMetrics
 	recorders   sync.Pool
 }
@@ -54,7 +54,6 @@ func newServer(name string, ln *listener, cfg Config, log *slog.Logger, m *metri
 		access:    cfg.AccessLog,
 		maxBody:   int64(cfg.MaxBody),
 		ending:    make(chan struct{}),
-		served:    make(chan struct{}),
 		unmatched: m.route(name, "unmatched"),
 	}
 	s.recorders.New = func() any { return new(recorder) }
@@ -379,7 +378,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, interval time.Du
 // interruption is the drain.
 func (s *server) actor(stop *stopper, times drainTimes) (execute func() error, interrupt func(error)) {
 	execute = func() error {
-		defer close(s.served)
+		defer s.served.Store(true)
 		err := s.http.Serve(s.ln)
 		if err == errDrained {
 			return nil
@@ -396,7 +395,7 @@ func bindAll(ctx context.Context, cfg Config, lim limits, log *slog.Logger, m *m
 	if err != nil {
 		return nil, nil, fmt.Errorf("listen PORT=%d: %w", cfg.Port, err)
 	}
-	app.maxConns, app.writeTimeout = lim.conns, cfg.WriteTimeout
+	app.maxConns, app.readTimeout, app.writeTimeout = lim.conns, cfg.ReadTimeout, cfg.WriteTimeout
 	if cfg.OpsAddr == "" {
 		return app, nil, nil
 	}
@@ -405,7 +404,7 @@ func bindAll(ctx context.Context, cfg Config, lim limits, log *slog.Logger, m *m
 		app.Close()
 		return nil, nil, fmt.Errorf("listen IMAGELAB_OPS_ADDR=%q: %w", cfg.OpsAddr, err)
 	}
-	ops.maxConns, ops.writeTimeout = opsConns, cfg.WriteTimeout
+	ops.maxConns, ops.readTimeout, ops.writeTimeout = opsConns, cfg.ReadTimeout, cfg.WriteTimeout
 	return app, ops, nil
 }
 

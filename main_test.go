@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// patience is how long a test waits for something that should be there at once.
+const patience = 20 * time.Second
+
+// asProgram in the environment turns the test binary into imagelab, so that
+// tests of signals have a process of their own, with the race detector in it.
+const asProgram = "TEST_BINARY_IS_IMAGELAB"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		os.Exit(run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
+// logBuffer collects the log of a run, and can be read while it grows.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// find returns the first record with the message msg and, where given, the
+// value of one key; nil when there is none yet.
+func (b *logBuffer) find(msg string, keyValue ...string) map[string]any {
+	lines := bufio.NewScanner(strings.NewReader(b.String()))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var record map[string]any
+		if json.Unmarshal(lines.Bytes(), &record) != nil || record["msg"] != msg {
+			continue
+		}
+		if len(keyValue) == 2 && record[keyValue[0]] != keyValue[1] {
+			continue
+		}
+		return record
+	}
+	return nil
+}
+
+// instance is one running imagelab.
+type instance struct {
+	app, ops string // base URLs
+	log      *logBuffer
+	cancel   context.CancelFunc // as a SIGTERM, when run is in this process
+	process  *os.Process        // when it is not
+	exited   chan int
+}
+
+// defaults are the variables that let any number of instances run side by side.
+func defaults(t *testing.T, environ []string) []string {
+	t.Helper()
+	return append([]string{
+		"PORT=0", "IMAGELAB_BIND_ADDRESS=127.0.0.1", "IMAGELAB_OPS_ADDR=127.0.0.1:0",
+		"IMAGELAB_DATA_DIR=" + t.TempDir(), "IMAGELAB_DRAIN_DELAY=0s",
+	}, environ...)
+}
+
+// start runs imagelab in this process.
+func start(t *testing.T, environ ...string) *instance {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	in := &instance{log: &logBuffer{}, cancel: cancel, exited: make(chan int, 1)}
+	environ = defaults(t, environ)
+	go func() { in.exited <- run(ctx, nil, environ, io.Discard, in.log) }()
+	in.await(t)
+	t.Cleanup(func() {
+		cancel()
+		in.wait(t)
+	})
+	return in
+}
+
+// startProcess runs imagelab in a process of its own; wrapper may name a command
+// in front of it.
+func startProcess(t *testing.T, wrapper []string, environ ...string) *instance {
+	t.Helper()
+	argv := append(wrapper, os.Args[0])
+	cmd := exec.Command(argv[0], argv[1:]...)
+	in := &instance{log: &logBuffer{}, exited: make(chan int, 1)}
+	cmd.Env = append(defaults(t, environ), asProgram+"=1", "PATH="+os.Getenv("PATH"))
+	cmd.Stderr = in.log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	in.process = cmd.Process
+	go func() {
+		_ = cmd.Wait()
+		in.exited <- cmd.ProcessState.ExitCode()
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		in.wait(t)
+	})
+	in.await(t)
+	return in
+}
+
+// await waits until the instance has logged where it listens.
+func (in *instance) await(t *testing.T) {
+	t.Helper()
+	eventually(t, "a start", func() bool {
+		if in.log.find("started") == nil {
+			select {
+			case code := <-in.exited:
+				t.Fatalf("exit %d at the start, log:\n%s", code, in.log)
+			default:
+			}
+			return false
+		}
+		in.app = "http://" + in.log.find("listening", "server", "app")["addr"].(string)
+		in.ops = in.app + "/-"
+		if ops := in.log.find("listening", "server", "ops"); ops != nil {
+			in.ops = "http://" + ops["addr"].(string)
+		}
+		return true
+	})
+}
+
+// wait returns the exit code.
+func (in *instance) wait(t *testing.T) int {
+	t.Helper()
+	select {
+	case code := <-in.exited:
+		in.exited <- code
+		return code
+	case <-time.After(patience):
+		t.Fatalf("still running after %v, log:\n%s", patience, in.log)
+		return -1
+	}
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %s after %v", what, patience)
+		}
+	}
+}
+
+// client never retries: each of its requests has its own connection.
+func client() *http.Client {
+	return &http.Client{
+		Timeout:       patience,
+		Transport:     &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// fetch sends one request and returns the answer with its body read. Headers
+// are "Name: value".
+func fetch(t *testing.T, method, url, body string, headers ...string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequest(method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		req.Header.Set(name, value)
+	}
+	resp, err := client().Do(req)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, url, err)
+	}
+	defer resp.Body.Close()
+	content, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, url, err)
+	}
+	return resp, string(content)
+}
