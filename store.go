@@ -228,15 +228,26 @@ func (st *store) put(body io.Reader, declared int64) (digest string, size int64,
 	if _, err := io.CopyBuffer(u, body, *buf); err != nil {
 		return "", 0, false, err
 	}
+	digest = hex.EncodeToString(u.hash.Sum(nil))
+	if st.has(digest) {
+		return digest, u.size, false, nil
+	}
 	if err := u.file.Sync(); err != nil {
 		return "", 0, false, err
 	}
-	digest = hex.EncodeToString(u.hash.Sum(nil))
 	kept, err = st.commit(u, digest)
 	return digest, u.size, kept, err
 }
 
-// commit gives a complete upload its name, unless the content has it already.
+func (st *store) has(digest string) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	_, known := st.blobs[digest]
+	return known
+}
+
+// commit gives a complete upload its name, unless another upload of the same
+// content was faster.
 func (st *store) commit(u *upload, digest string) (created bool, err error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// healthy fails the test unless a client of good manners is served.
+func (in *instance) healthy(t *testing.T, when string) {
+	t.Helper()
+	if resp, _ := fetch(t, "GET", in.app+"/health", ""); resp.StatusCode != 200 {
+		t.Errorf("%s: GET /health = %d, want 200", when, resp.StatusCode)
+	}
+}
+
+func TestSlowClientsAreSentAway(t *testing.T) {
+	t.Parallel()
+	in := start(t, "IMAGELAB_READ_HEADER_TIMEOUT=300ms", "IMAGELAB_READ_TIMEOUT=2s", "IMAGELAB_WRITE_TIMEOUT=300ms",
+		"IMAGELAB_STORE_MAX_BLOB=16MiB", "IMAGELAB_STORE_CAPACITY=16MiB")
+	resp, err := client().Post(in.app+"/store", "", io.LimitReader(zeros{}, 16<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	large := resp.Header.Get("Location")
+
+	for _, tc := range []struct {
+		name, send string
+		answer     string // what comes before the end, if anything
+		drip       bool   // a byte every 50 ms, for ever
+		read       bool   // read what comes; otherwise let it pile up
+	}{
+		{name: "silent", read: true},
+		{name: "half a header", send: "GET /health HTT", read: true},
+		{name: "header, byte by byte", send: "GET /health HTTP/1.1\r\nHost: x\r\nX: ", drip: true, read: true},
+		{name: "body that stops", send: "POST /store HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc", answer: "HTTP/1.1 408", read: true},
+		{name: "body, byte by byte", send: "POST /store HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n", drip: true, answer: "HTTP/1.1 408", read: true},
+		{name: "response that is not read", send: "GET " + large + " HTTP/1.1\r\nHost: x\r\n\r\n"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			conn, r := dial(t, host(in.app))
+			_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+			if _, err := io.WriteString(conn, tc.send); err != nil {
+				t.Fatal(err)
+			}
+			if tc.drip {
+				go func() {
+					for {
+						if _, err := io.WriteString(conn, "x"); err != nil {
+							return
+						}
+						time.Sleep(50 * time.Millisecond)
+					}
+				}()
+			}
+			if !tc.read {
+				eventually(t, "end of the slow response", func() bool {
+					return in.metric(t, `imagelab_http_requests_in_flight{route="/store/{sha256}",server="app"}`) == "0"
+				})
+				if got := in.metric(t, `imagelab_http_requests_total{code="200",method="GET",route="/store/{sha256}",server="app"}`); got != "1" {
+					t.Errorf("requests = %q, want the one that was cut", got)
+				}
+				return
+			}
+			got, _ := io.ReadAll(r) // the server ends it, or the deadline of dial does
+			if !strings.HasPrefix(string(got), tc.answer) || tc.answer == "" && len(got) > 0 {
+				t.Errorf("answer = %q, want %q", got, tc.answer)
+			}
+		})
+	}
+	in.healthy(t, "meanwhile")
+}
+
+func TestTheCapOfConnectionsKeepsNobodyOut(t *testing.T) {
+	t.Parallel()
+	in := start(t, "IMAGELAB_MAX_CONNS=20", "IMAGELAB_READ_HEADER_TIMEOUT=1h")
+	for range 100 {
+		conn, _ := dial(t, host(in.app))
+		fmt.Fprint(conn, "GET /health HTTP/1.1\r\n")
+	}
+	for range 10 {
+		in.healthy(t, "with a hundred slow clients at a cap of twenty")
+	}
+	if in.metric(t, `imagelab_connections_closed_total{reason="evicted",server="app"}`) == "" {
+		t.Error("no eviction was counted")
+	}
+	if got := in.metric(t, `imagelab_connections{server="app"}`); got > "20" && len(got) > 1 {
+		t.Errorf("connections = %s, want at most 20", got)
+	}
+}
+
+func TestTooManyUploadsLeaveRoomForOthers(t *testing.T) {
+	t.Parallel()
+	in := start(t, "IMAGELAB_MAX_IN_FLIGHT=8")
+	for range 8 {
+		conn, _ := dial(t, host(in.app))
+		fmt.Fprint(conn, "POST /store HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+	}
+	eventually(t, "uploads in flight", func() bool {
+		return in.metric(t, `imagelab_http_requests_rejected_total{reason="uploads"}`) == "4"
+	})
+	if resp, _ := fetch(t, "GET", in.app+"/", ""); resp.StatusCode != 200 {
+		t.Errorf("GET / = %d, want 200", resp.StatusCode)
+	}
+	resp, body := fetch(t, "POST", in.app+"/store", "x")
+	if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("POST /store = %d %q, want 503 with Retry-After", resp.StatusCode, body)
+	}
+}
+
+func TestWithoutDescriptorsItRecovers(t *testing.T) {
+	t.Parallel()
+	in := startProcess(t, []string{"/bin/sh", "-c", `ulimit -n 64 && exec "$0"`},
+		"IMAGELAB_MAX_CONNS=1000", "IMAGELAB_READ_HEADER_TIMEOUT=1h")
+	for range 120 {
+		conn, _ := dial(t, host(in.app))
+		fmt.Fprint(conn, "GET /health HTTP/1.1\r\n")
+	}
+	in.healthy(t, "with every descriptor in use")
+	eventually(t, "count of the failures", func() bool {
+		return in.metric(t, `imagelab_accept_errors_total{server="app"}`) != ""
+	})
+	if in.log.find("cannot accept connections, trying again until it works") == nil {
+		t.Errorf("the log does not say so:\n%s", in.log)
+	}
+	eventually(t, "word of the recovery", func() bool { return in.log.find("accepting connections again") != nil })
+}
+
+func TestSeriesDoNotGrowWithWhatClientsSend(t *testing.T) {
+	t.Parallel()
+	requests := 100_000
+	if testing.Short() {
+		requests = 10_000
+	}
+	in := start(t)
+	random := func(letters string) string {
+		word := make([]byte, 1+rand.IntN(12))
+		for i := range word {
+			word[i] = letters[rand.IntN(len(letters))]
+		}
+		return string(word)
+	}
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Go(func() {
+			conn, r := dial(t, host(in.app))
+			for range requests / 8 {
+				method := random("ABCDEFGHIJKLMNOPQRSTUVWXYZ-!#")
+				_, err := fmt.Fprintf(conn, "%s /%s HTTP/1.1\r\nHost: x\r\n\r\n", method, random("abcdefghijk/~.")+"?"+random("abc=&"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				resp, err := http.ReadResponse(r, &http.Request{Method: method})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+			}
+		})
+	}
+	clients.Wait()
+	_, body := fetch(t, "GET", in.ops+"/metrics", "")
+	if got := strings.Count(body, "\nimagelab_http_requests_total{"); got > 40 {
+		t.Errorf("%d odd requests made %d series, want at most 40", requests, got)
+	}
+}
+
+func TestMalformedRequestsAreNeverTwo(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	const hidden = "GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n"
+	for _, tc := range []struct {
+		name, send string
+		answers    string // the first line of each answer
+	}{
+		// The length is ignored and the chunks count (RFC 9112, 6.3), so what
+		// follows the last chunk is the second request, as any proxy that
+		// follows the RFC sees it as well.
+		{"both a length and chunks", "POST /store HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", "201"},
+		{"two lengths", "POST /store HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na" + hidden, "400"},
+		{"a length with a sign", "POST /store HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\na" + hidden, "400"},
+		{"an unknown coding", "POST /store HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n1\r\na\r\n0\r\n\r\n" + hidden, "501"},
+		{"two codings", "POST /store HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n1\r\na\r\n0\r\n\r\n" + hidden, "501"},
+		{"a space before the colon", "POST /store HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\n\r\n1\r\na\r\n0\r\n\r\n" + hidden, "400"},
+		{"a bare CR in a header", "GET / HTTP/1.1\r\nHost: x\r\nA: b\rContent-Length: 9\r\n\r\n" + hidden, "400"},
+		{"a bare CR in a chunk line", "POST /store HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\ra\r\n0\r\n\r\n" + hidden, "400"},
+		{"a chunk that is longer than it says", "POST /store HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n" + hidden, "400"},
+		{"a chunk of negative length", "POST /store HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\na\r\n0\r\n\r\n" + hidden, "400"},
+		{"a chunk line without end", "POST /store HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;" + strings.Repeat("x", 70_000) + "\r\na\r\n0\r\n\r\n" + hidden, "400"},
+		{"a chunk of more than a number holds", "POST /store HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\na\r\n0\r\n\r\n" + hidden, "400"},
+		{"no host", "GET / HTTP/1.1\r\n\r\n" + hidden, "400"},
+		{"two hosts", "GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n" + hidden, "400"},
+		{"a folded header", "GET / HTTP/1.1\r\nHost: x\r\n y\r\n\r\n" + hidden, "400"},
+		{"NUL in a header", "GET / HTTP/1.1\r\nHost: x\r\nA: \x00\r\n\r\n" + hidden, "400"},
+		{"no such version", "GET / HTTP/3.7\r\nHost: x\r\n\r\n" + hidden, "505"},
+		{"the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + strings.Repeat("\x00", 9), "400"},
+		{"TLS", "\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" + strings.Repeat("\x42\r\n", 60), "400"},
+		{"a header of 1 MiB", "GET / HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("x", 1<<20) + "\r\n\r\n", "431"},
+		{"nothing but newlines", strings.Repeat("\r\n", 100) + hidden, "400"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			conn, r := dial(t, host(in.app))
+			go func() {
+				_, _ = io.WriteString(conn, tc.send)
+				_ = conn.(*net.TCPConn).CloseWrite()
+			}()
+			if got := answersOf(r); got != tc.answers {
+				t.Errorf("answers = %s, want %s", got, tc.answers)
+			}
+		})
+	}
+	t.Cleanup(func() {
+		if got := in.metric(t, "imagelab_http_panics_total"); got != "0" {
+			t.Errorf("panics = %s, want 0", got)
+		}
+	})
+}
+
+// answersOf lists the status codes that come until the end.
+func answersOf(r *bufio.Reader) string {
+	var codes []string
+	for {
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			return strings.Join(codes, " ")
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		codes = append(codes, fmt.Sprint(resp.StatusCode))
+	}
+}
