@@ -24,7 +24,7 @@ func (in *instance) healthy(t *testing.T, when string) {
 func TestSlowClientsAreSentAway(t *testing.T) {
 	t.Parallel()
 	in := start(t, "IMAGELAB_READ_HEADER_TIMEOUT=300ms", "IMAGELAB_READ_TIMEOUT=2s", "IMAGELAB_WRITE_TIMEOUT=300ms",
-		"IMAGELAB_STORE_MAX_BLOB=16MiB", "IMAGELAB_STORE_CAPACITY=16MiB")
+		"IMAGELAB_STORE_MAX_BLOB=16MiB", "IMAGELAB_STORE_CAPACITY=17MiB")
 	resp, err := client().Post(in.app+"/store", "", io.LimitReader(zeros{}, 16<<20))
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +39,7 @@ func TestSlowClientsAreSentAway(t *testing.T) {
 		read       bool   // read what comes; otherwise let it pile up
 	}{
 		{name: "silent", read: true},
-		{name: "half a header", send: "GET /health HTT", read: true},
+		{name: "half a header", send: "GET /health HTT", answer: "HTTP/1.1 400", read: true},
 		{name: "header, byte by byte", send: "GET /health HTTP/1.1\r\nHost: x\r\nX: ", drip: true, read: true},
 		{name: "body that stops", send: "POST /store HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc", answer: "HTTP/1.1 408", read: true},
 		{name: "body, byte by byte", send: "POST /store HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n", drip: true, answer: "HTTP/1.1 408", read: true},
