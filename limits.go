@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -86,6 +87,10 @@ func onTmpfs(dir string) bool {
 // otherwise.
 const dockerGrace = 10 * time.Second
 
+// balancerIdle is how long the common balancers keep an idle connection. One that
+// the server closes first may carry a request at that moment.
+const balancerIdle = 60 * time.Second
+
 // logStart says what listens where and what it will bear.
 func logStart(cfg Config, lim limits, app, ops *listener, log *slog.Logger) {
 	for _, ln := range []*listener{app, ops} {
@@ -95,9 +100,13 @@ func logStart(cfg Config, lim limits, app, ops *listener, log *slog.Logger) {
 	}
 	budget := cfg.DrainDelay + cfg.ShutdownTimeout + opsDrain().timeout
 	log.Info("started", "version", version, "variant", cfg.Variant, "pid", os.Getpid(),
-		"max_in_flight", lim.inFlight, "memory_limit_bytes", lim.memory, "stop_budget_seconds", budget.Seconds())
+		"max_in_flight", lim.inFlight, "memory_limit_bytes", lim.memory, "gomemlimit_bytes", debug.SetMemoryLimit(-1), "stop_budget_seconds", budget.Seconds())
 	if budget > dockerGrace {
 		log.Warn("a stop may take longer than Docker's default grace and end in SIGKILL; raise stop_grace_period or lower IMAGELAB_DRAIN_DELAY and IMAGELAB_SHUTDOWN_TIMEOUT",
 			"stop_budget_seconds", budget.Seconds(), "grace_seconds", dockerGrace.Seconds())
+	}
+	if cfg.IdleTimeout <= balancerIdle {
+		log.Warn("idle connections close before a balancer's own timeout, which may lose requests; raise IMAGELAB_IDLE_TIMEOUT above it",
+			"idle_timeout_seconds", cfg.IdleTimeout.Seconds(), "balancer_seconds", balancerIdle.Seconds())
 	}
 }

@@ -67,6 +67,13 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 
 // serve runs the two listeners until a signal.
 func serve(ctx context.Context, cfg Config, vars []variable, log *slog.Logger) int {
+	// First of all, as PID 1 does not get the signals that it has not asked for.
+	// Two, as the first begins the drain and the second ends it.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	stop := &stopper{signals: signals}
+
 	h := newHealth(time.Now())
 	reg := prometheus.NewRegistry()
 	m := newMetrics(reg, h, cfg.Variant)
@@ -77,12 +84,6 @@ func serve(ctx context.Context, cfg Config, vars []variable, log *slog.Logger) i
 		return exitFailed
 	}
 	blobs := openStore(cfg, reg, m, log)
-
-	// Two, as the first begins the drain and the second ends it.
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	defer signal.Stop(signals)
-	stop := &stopper{signals: signals}
 
 	app := newServer("app", appLn, cfg, log, m)
 	app.maxInFlight = lim.inFlight
