@@ -1,0 +1,39 @@
+# The version goes into the binary and the images' labels.
+VERSION := $(or $(VERSION),$(shell git describe --tags --always --dirty 2>/dev/null),dev)
+COMMIT := $(or $(COMMIT),$(shell git rev-parse --verify -q HEAD 2>/dev/null),unknown)
+export VERSION COMMIT
+
+COMPOSE := scripts/compose.sh
+
+.PHONY: help up down logs run test build images history clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' Makefile
+
+up: ## build and start both variants and Prometheus, wait until healthy, print addresses
+	@scripts/up.sh
+
+down: ## stop them and remove containers, networks and volumes
+	@$(COMPOSE) down --volumes --remove-orphans
+
+logs: ## follow their logs
+	@$(COMPOSE) logs --follow --tail 20
+
+run: build ## serve on this machine, without Docker
+	@scripts/run.sh
+
+test: ## run the tests of every module, and say what had to be left out
+	@scripts/test.sh
+
+build: ## build the binary, ./imagelab
+	CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o imagelab .
+
+images: ## build both images
+	@scripts/base-images.sh
+	@$(COMPOSE) build scratch alpine
+
+history: ## show the layers of both images and their sizes, side by side
+	@scripts/history.sh
+
+clean: ## remove all that make has made: containers, images, tools, the binary
+	@scripts/clean.sh
