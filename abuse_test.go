@@ -154,6 +154,7 @@ func TestSeriesDoNotGrowWithWhatClientsSend(t *testing.T) {
 		clients.Go(func() {
 			conn, r := dial(t, host(in.app))
 			for range requests / 8 {
+				_ = conn.SetDeadline(time.Now().Add(patience))
 				method := random("ABCDEFGHIJKLMNOPQRSTUVWXYZ-!#")
 				_, err := fmt.Fprintf(conn, "%s /%s HTTP/1.1\r\nHost: x\r\n\r\n", method, random("abcdefghijk/~.")+"?"+random("abc=&"))
 				if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -178,6 +179,7 @@ type listener struct {
 	readTimeout  time.Duration
 	writeTimeout time.Duration
 	stopping     atomic.Int64 // 0, or the quiet time in nanoseconds after which Accept ends
+	leaky        atomic.Bool  // new handshakes go on although it is stopping
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -216,6 +218,9 @@ func (l *listener) Accept() (net.Conn, error) {
 	var pause time.Duration
 	for {
 		if quiet := l.stopping.Load(); quiet > 0 {
+			if l.leaky.Load() && l.queued() == 0 {
+				return nil, errDrained
+			}
 			_ = l.SetDeadline(time.Now().Add(time.Duration(quiet)))
 		}
 		accepted, err := l.AcceptTCP()
@@ -267,10 +272,7 @@ func temporary(err error) bool {
 // makes room, so that clients that only sit there cannot keep others out; when
 // every connection is being served, the new one is refused.
 func (l *listener) admit(accepted *net.TCPConn) *conn {
-	l.mu.Lock()
-	full := l.maxConns > 0 && len(l.conns) >= l.maxConns && l.stopping.Load() == 0
-	l.mu.Unlock()
-	if full && !l.evict("evicted") {
+	if !l.makeRoom() {
 		l.metrics.connsRefused.WithLabelValues(l.name, "refused").Inc()
 		_, _ = accepted.Write([]byte("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"))
 		accepted.Close()
@@ -285,23 +287,50 @@ func (l *listener) admit(accepted *net.TCPConn) *conn {
 	return c
 }
 
+const (
+	// settled is how long a connection must have waited before it may make room:
+	// what it is waiting for until then may be this process.
+	settled = 20 * time.Millisecond
+	// roomPatience is how long a new connection waits for room. Those behind it
+	// wait in the kernel's queue meanwhile.
+	roomPatience = 2 * time.Second
+)
+
+// makeRoom says whether there is room below the cap, and waits for it.
+func (l *listener) makeRoom() bool {
+	for began := time.Now(); l.maxConns > 0 && l.count() >= l.maxConns && l.stopping.Load() == 0; {
+		if l.evict("evicted") {
+			continue
+		}
+		if time.Since(began) > roomPatience {
+			return false
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return true
+}
+
 // evict closes the connection that has waited longest and says whether there
 // was one.
 func (l *listener) evict(why string) bool {
-	var oldest *conn
+	var waiting []*conn
 	l.mu.Lock()
 	for c := range l.conns {
-		if c.in(silent, reading, idle) && (oldest == nil || c.since.Load() < oldest.since.Load()) {
-			oldest = c
+		if c.in(silent, reading, idle) && c.waited() >= settled {
+			waiting = append(waiting, c)
 		}
 	}
 	l.mu.Unlock()
-	if oldest == nil {
-		return false
+	slices.SortFunc(waiting, func(a, b *conn) int { return cmp.Compare(a.since.Load(), b.since.Load()) })
+	for _, c := range waiting {
+		// One that has sent what nobody has read yet waits for this process.
+		if c.in(silent, reading, idle) && !c.hasInput() {
+			l.metrics.connsRefused.WithLabelValues(l.name, why).Inc()
+			c.Close()
+			return true
+		}
 	}
-	l.metrics.connsRefused.WithLabelValues(l.name, why).Inc()
-	oldest.Close()
-	return true
+	return false
 }
 
 func (l *listener) forget(c *conn) {

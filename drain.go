@@ -76,7 +76,7 @@ func (s *server) drain(stop *stopper, times drainTimes) {
 
 	deadline := time.Now().Add(times.timeout)
 	if err := s.ln.stop(times.quiet); err != nil {
-		s.log.Warn("new handshakes go on until the listener closes, some may be reset", "err", err)
+		s.log.Warn("new handshakes go on until the listener closes, and one that comes at that moment is reset", "err", err)
 	}
 	end := sync.OnceFunc(func() { close(s.ending) })
 	for time.Now().Before(deadline) && !stop.aborted() {
@@ -132,9 +132,12 @@ func (s *server) settle(times drainTimes) {
 // cutRest closes what is left, counts and logs it by phase, and returns how many
 // connections had a request.
 func (s *server) cutRest() int {
-	byPhase := map[phase]int{}
+	requests, byPhase := 0, map[phase]int{}
 	for _, c := range s.ln.snapshot() {
 		byPhase[phase(c.phase.Load())]++
+		if !c.in(silent, idle) || c.hasInput() {
+			requests++
+		}
 	}
 	_ = s.http.Close()
 	for _, c := range s.ln.snapshot() {
@@ -144,24 +147,46 @@ func (s *server) cutRest() int {
 		s.metrics.cut.WithLabelValues(s.name, p.String()).Add(float64(n))
 		s.log.Warn("connections were cut at the end of the drain", "phase", p.String(), "connections", n)
 	}
-	return byPhase[reading] + byPhase[active] + byPhase[hijacked]
+	return requests
 }
 
-// stop makes Accept return errDrained once the kernel's queue is empty. New
-// handshakes are dropped first, as under load the queue would never be; a client
-// that is caught by that sends its SYN again, a second later, and is refused.
+// stop makes Accept return errDrained once the kernel's queue is empty, and has
+// been for the quiet time. New handshakes are kept out first, as under load the
+// queue would never be. Where that cannot be done, the first moment at which it is
+// empty has to do.
 func (l *listener) stop(quiet time.Duration) error {
 	err := l.dropNewHandshakes()
+	l.leaky.Store(err != nil)
 	l.stopping.Store(int64(quiet))
 	_ = l.SetDeadline(time.Now().Add(quiet)) // wakes the Accept that waits
 	return err
 }
 
-// dropNewHandshakes attaches a classic BPF program to the listening socket that
+// dropNewHandshakes keeps new SYNs from the listening socket, while handshakes
+// that are under way and the queue go on.
+//
+// A socket that is bound to an interface gets no SYN from any other one, and the
+// kernel does not ask whether there is an interface of that index (socket(7),
+// SO_BINDTODEVICE). So nothing finds the listener any more, and clients are refused
+// at once. Since Linux 5.7 that needs no privilege. Before, a filter does not
+// either, but it needs CAP_NET_ADMIN in recent versions.
+func (l *listener) dropNewHandshakes() error {
+	const noInterface = 1<<31 - 1
+	err := os.ErrClosed
+	control(l.TCPListener, func(fd int) {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, noInterface)
+	})
+	if err == nil {
+		return nil
+	}
+	return l.filterNewHandshakes()
+}
+
+// filterNewHandshakes attaches a classic BPF program to the listening socket that
 // drops segments with SYN and without ACK. It is run on what starts with the TCP
 // header, whose byte 13 has the flags (socket(7), SO_ATTACH_FILTER; RFC 9293, 3.1).
-// It needs no privilege.
-func (l *listener) dropNewHandshakes() error {
+// It drops, so clients are refused at their second try.
+func (l *listener) filterNewHandshakes() error {
 	const syn, ack = 0x02, 0x10
 	program := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13},

@@ -75,7 +75,7 @@ func applyLimits(cfg Config, log *slog.Logger) limits {
 
 // heapRatio is the share of the memory that Go may use; the rest is the binary's
 // own pages, stacks of threads and the kernel's buffers.
-const heapRatio = 0.8
+const heapRatio = 0.65
 
 // onTmpfs says whether dir is kept in memory.
 func onTmpfs(dir string) bool {

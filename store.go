@@ -198,8 +198,11 @@ func (u *upload) Write(p []byte) (int, error) {
 // put streams body into the store. declared is its length, -1 when unknown.
 // created is false when the content was there already.
 func (st *store) put(body io.Reader, declared int64) (digest string, size int64, created bool, err error) {
-	if st.root == nil {
+	switch {
+	case st.root == nil:
 		return "", 0, false, errNoStore
+	case declared > st.maxBlob:
+		return "", 0, false, errBlobTooLarge
 	}
 	u := &upload{st: st, hash: sha256.New()}
 	if declared > 0 {
@@ -314,13 +317,12 @@ func addStoreRoutes(s *server, st *store, lim limits) {
 }
 
 func (st *store) servePut(w http.ResponseWriter, r *http.Request) {
-	if r.ContentLength > st.maxBlob {
-		st.refuse(w, errBlobTooLarge)
-		return
-	}
 	body := http.MaxBytesReader(w.(*recorder).ResponseWriter, r.Body, st.maxBlob)
 	digest, size, created, err := st.put(body, r.ContentLength)
 	if err != nil {
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			passOver(w, r)
+		}
 		st.refuse(w, err)
 		return
 	}
@@ -330,6 +332,17 @@ func (st *store) servePut(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Location", "/store/"+digest)
 	writeJSON(w, code, fmt.Appendf(nil, `{"sha256":%q,"bytes":%d}`+"\n", digest, size))
+}
+
+// passOver reads on for a while in a body that is not wanted: a client that is
+// still sending when the connection closes sees a reset in place of the answer.
+// One that asks first (Expect: 100-continue) gets the answer at once.
+func passOver(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Expect") != "" {
+		return
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
+	_, _ = io.CopyN(io.Discard, r.Body, 2<<20)
 }
 
 // refuse answers an upload that was not kept, with what would be.
