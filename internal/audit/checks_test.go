@@ -1,0 +1,756 @@
+package audit
+
+import (
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/fstest"
+)
+
+// checkCase is one posture, changed in one thing, and what the check makes of it.
+type checkCase struct {
+	check   string
+	name    string
+	posture string // hardened-scratch unless set
+	edit    func(*fixture)
+	want    Status
+	says    string // in evidence or reason
+	// unread marks the case of what cannot be read, which each check has.
+	unread bool
+	skips  int // incomplete
+}
+
+var (
+	noStatus = func(f *fixture) { f.deny("proc/1/status") }
+	noMounts = func(f *fixture) { f.deny("proc/self/mountinfo") }
+	noRoot   = func(f *fixture) { f.deny(".") }
+)
+
+const testKey = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDm0vY3nQ7hXK2p5o1Jd8VxE3cT6uRzLw9aBfGhIkMnO\n-----END PRIVATE KEY-----\n"
+
+var checkCases = []checkCase{
+	{check: "run-as-non-root", name: "a user", want: Pass, says: "65532"},
+	{check: "run-as-non-root", name: "root", posture: "root-alpine", want: Fail, says: "uid 0"},
+	{check: "run-as-non-root", name: "a setuid program is its owner", edit: func(f *fixture) { f.status("Uid", "65532 0 0 0") }, want: Fail},
+	{check: "run-as-non-root", name: "exec as root judges PID 1", edit: func(f *fixture) { f.statusOf("proc/self/status", "Uid", "0 0 0 0"); f.sys.EUID = 0 }, want: Pass},
+	{check: "run-as-non-root", name: "unreadable", edit: noStatus, want: Unknown, says: "/proc/1/status: permission denied", unread: true},
+
+	{check: "non-root-group", name: "a group", want: Pass},
+	{check: "non-root-group", name: "a user without a group has group 0", edit: func(f *fixture) { f.status("Gid", "0 0 0 0") }, want: Fail, says: "primary"},
+	{check: "non-root-group", name: "supplementary group 0", edit: func(f *fixture) { f.status("Groups", "0 65532") }, want: Fail, says: "supplementary"},
+	{check: "non-root-group", name: "unreadable", edit: noStatus, want: Unknown, unread: true},
+
+	{check: "capabilities-dropped", name: "none", want: Pass},
+	{check: "capabilities-dropped", name: "NET_BIND_SERVICE alone", edit: func(f *fixture) { f.status("CapBnd", "0000000000000400") }, want: Pass, says: "NET_BIND_SERVICE"},
+	{check: "capabilities-dropped", name: "a full bounding set of a user", edit: func(f *fixture) { f.status("CapBnd", "00000000a80425fb") }, want: Fail, says: "SETUID"},
+	{check: "capabilities-dropped", name: "unreadable", edit: noStatus, want: Unknown, unread: true},
+	{check: "capabilities-dropped", name: "a number that is none", edit: func(f *fixture) { f.status("CapBnd", "full") }, want: Unknown, says: "CapBnd"},
+
+	{check: "capabilities-added", name: "the default 14", posture: "root-alpine", want: Pass},
+	{check: "capabilities-added", name: "SYS_ADMIN", edit: func(f *fixture) { f.status("CapBnd", "00000000a82425fb") }, want: Fail, says: "SYS_ADMIN"},
+	{check: "capabilities-added", name: "unreadable", edit: noStatus, want: Unknown, unread: true},
+
+	{check: "not-privileged", name: "hardened", want: Pass},
+	{check: "not-privileged", name: "privileged", posture: "privileged", want: Fail, says: "devices.list"},
+	{check: "not-privileged", name: "all capabilities are one sign", edit: func(f *fixture) { f.status("CapBnd", "000001ffffffffff") }, want: Warn, says: "SYS_MODULE"},
+	{check: "not-privileged", name: "unreadable", edit: noMounts, want: Unknown, unread: true},
+	{check: "not-privileged", name: "no device list and no /dev", edit: func(f *fixture) { f.deny("dev") }, want: Unknown, says: "/dev"},
+
+	{check: "no-new-privileges", name: "set", want: Pass},
+	{check: "no-new-privileges", name: "not set", posture: "root-alpine", want: Fail},
+	{check: "no-new-privileges", name: "a kernel that does not show it", edit: func(f *fixture) { f.sub("proc/1/status", "NoNewPrivs", "Other") }, want: NotApplicable},
+	{check: "no-new-privileges", name: "unreadable", edit: noStatus, want: Unknown, unread: true},
+
+	{check: "seccomp-filter", name: "a filter that refuses", want: Pass, says: "refused"},
+	{check: "seccomp-filter", name: "Podman refuses with ENOSYS", edit: func(f *fixture) { f.sys.Keyctl = func() error { return syscall.ENOSYS } }, want: Pass},
+	{check: "seccomp-filter", name: "off", posture: "privileged", want: Fail, says: "Seccomp 0"},
+	{check: "seccomp-filter", name: "a filter that allows everything", edit: func(f *fixture) { f.sys.Keyctl = func() error { return syscall.EOPNOTSUPP } }, want: Warn, says: "keyctl"},
+	{check: "seccomp-filter", name: "strict", edit: func(f *fixture) { f.status("Seccomp", "1") }, want: Pass},
+	{check: "seccomp-filter", name: "a kernel that does not show it", edit: func(f *fixture) { f.sub("proc/1/status", "Seccomp:", "Other:") }, want: NotApplicable},
+	{check: "seccomp-filter", name: "the auditor is outside of the filter", edit: func(f *fixture) { f.statusOf("proc/self/status", "Seccomp", "0") }, want: Unknown, says: "cannot try"},
+	{check: "seccomp-filter", name: "unreadable", edit: noStatus, want: Unknown, unread: true},
+
+	{check: "lsm-confined", name: "no LSM", want: NotApplicable},
+	{check: "lsm-confined", name: "a kernel with another LSM gives EINVAL", edit: func(f *fixture) {
+		f.write("proc/1/attr/current", "")
+		f.denied["proc/1/attr/current"] = syscall.EINVAL
+	}, want: NotApplicable},
+	{check: "lsm-confined", name: "AppArmor", posture: "kubernetes", want: Pass, says: "enforce"},
+	{check: "lsm-confined", name: "SELinux", edit: func(f *fixture) { f.write("proc/1/attr/current", "system_u:system_r:container_t:s0:c1,c2\x00") }, want: Pass},
+	{check: "lsm-confined", name: "unconfined", edit: func(f *fixture) { f.write("proc/1/attr/current", "unconfined\n") }, want: Fail},
+	{check: "lsm-confined", name: "SELinux spc_t", edit: func(f *fixture) { f.write("proc/1/attr/current", "system_u:system_r:spc_t:s0") }, want: Fail},
+	{check: "lsm-confined", name: "complain mode", edit: func(f *fixture) { f.write("proc/1/attr/apparmor/current", "app (complain)\n") }, want: Warn},
+	{check: "lsm-confined", name: "unreadable", edit: func(f *fixture) { f.deny("proc/1/attr/apparmor/current") }, want: Unknown, unread: true},
+
+	{check: "exec-not-elevated", name: "the same user", want: Pass},
+	{check: "exec-not-elevated", name: "exec as root", edit: func(f *fixture) { f.sys.EUID = 0 }, want: Warn, says: "uid 0"},
+	{check: "exec-not-elevated", name: "exec with more capabilities", edit: func(f *fixture) { f.statusOf("proc/self/status", "CapBnd", "0000000000200000") }, want: Warn, says: "SYS_ADMIN"},
+	{check: "exec-not-elevated", name: "the auditor is PID 1", edit: func(f *fixture) { f.sys.PID = 1 }, want: NotApplicable},
+	{check: "exec-not-elevated", name: "unreadable", edit: noStatus, want: Unknown, unread: true},
+
+	{check: "user-namespace", name: "identity", want: Warn, says: "engine setting"},
+	{check: "user-namespace", name: "remapped", edit: func(f *fixture) { f.write("proc/self/uid_map", " 0 231072 65536\n") }, want: Pass},
+	{check: "user-namespace", name: "unreadable", edit: func(f *fixture) { f.deny("proc/self/uid_map") }, want: Unknown, unread: true},
+
+	{check: "pid-namespace", name: "own", want: Pass},
+	{check: "pid-namespace", name: "host", edit: hostNamespace("pid"), want: Fail},
+	{check: "pid-namespace", name: "unreadable", edit: func(f *fixture) { f.deny("proc/self/ns/pid") }, want: Unknown, unread: true},
+	{check: "network-namespace", name: "own", want: Pass},
+	{check: "network-namespace", name: "host", edit: hostNamespace("net"), want: Fail},
+	{check: "network-namespace", name: "an older kernel with the host's bridge", edit: func(f *fixture) { f.sub("proc/self/net/dev", "eth0", "docker0") }, want: Warn, says: "docker0"},
+	{check: "network-namespace", name: "unreadable", edit: func(f *fixture) { f.deny("proc/self/ns/net") }, want: Unknown, unread: true},
+	{check: "ipc-namespace", name: "own", want: Pass},
+	{check: "ipc-namespace", name: "host", edit: hostNamespace("ipc"), want: Fail},
+	{check: "ipc-namespace", name: "unreadable", edit: func(f *fixture) { f.deny("proc/self/ns/ipc") }, want: Unknown, unread: true},
+	{check: "uts-namespace", name: "own", want: Pass},
+	{check: "uts-namespace", name: "host", edit: hostNamespace("uts"), want: Fail},
+	{check: "uts-namespace", name: "unreadable", edit: func(f *fixture) { f.deny("proc/self/ns/uts") }, want: Unknown, unread: true},
+	{check: "cgroup-namespace", name: "own", want: Pass},
+	{check: "cgroup-namespace", name: "host, as on cgroup v1", posture: "root-alpine", want: Warn},
+	{check: "cgroup-namespace", name: "unreadable", edit: func(f *fixture) { f.deny("proc/self/ns/cgroup") }, want: Unknown, unread: true},
+
+	{check: "rootfs-read-only", name: "ro, though the filesystem itself is rw", want: Pass},
+	{check: "rootfs-read-only", name: "rw", posture: "root-alpine", want: Fail},
+	{check: "rootfs-read-only", name: "ro that can be remounted", edit: func(f *fixture) { f.status("CapBnd", "0000000000200000") }, want: Warn, says: "SYS_ADMIN"},
+	{check: "rootfs-read-only", name: "unreadable", edit: noMounts, want: Unknown, unread: true},
+
+	{check: "world-writable-paths", name: "none but sticky", posture: "root-alpine", want: Pass},
+	{check: "world-writable-paths", name: "a file", edit: func(f *fixture) { f.file("etc/app.conf", "0666", "x") }, want: Warn, says: "/etc/app.conf"},
+	{check: "world-writable-paths", name: "a directory", edit: func(f *fixture) { f.tree("data dir 0777") }, want: Warn, says: "without the sticky bit"},
+	{check: "world-writable-paths", name: "not what is mounted", edit: func(f *fixture) {
+		f.mount("/var/lib/docker/volumes/v/_data /data ro - ext4 /dev/vda rw")
+		f.file("data/x", "0666", "x")
+	}, want: Pass},
+	{check: "world-writable-paths", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
+
+	{check: "setuid-files", name: "none", posture: "root-alpine", want: Pass},
+	{check: "setuid-files", name: "setuid", posture: "root-alpine", edit: func(f *fixture) { f.file("bin/su", "04755", "\x7fELF") }, want: Fail, says: "/bin/su"},
+	{check: "setuid-files", name: "without effect under no_new_privs", edit: func(f *fixture) { f.file("bin/su", "02755", "\x7fELF") }, want: Warn, says: "no_new_privs"},
+	{check: "setuid-files", name: "setgid without g+x is locking", edit: func(f *fixture) { f.file("bin/x", "02705", "\x7fELF") }, want: Pass},
+	{check: "setuid-files", name: "a setgid directory", edit: func(f *fixture) { f.tree("srv dir 02755") }, want: Pass},
+	{check: "setuid-files", name: "a directory that cannot be entered", edit: func(f *fixture) { f.tree("root dir 0700"); f.deny("root") }, want: Pass, skips: 1},
+	{check: "setuid-files", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
+
+	{check: "file-capabilities", name: "none", want: Pass},
+	{check: "file-capabilities", name: "one", edit: func(f *fixture) { f.file("bin/ping", "0755", "\x7fELF"); f.caps["bin/ping"] = true }, want: Warn, says: "/bin/ping"},
+	{check: "file-capabilities", name: "an attribute that cannot be read", edit: func(f *fixture) { f.file("bin/ping", "0755", "\x7fELF"); f.deny("xattr bin/ping") }, want: Pass, skips: 1},
+	{check: "file-capabilities", name: "no attributes at all", edit: func(f *fixture) { f.sys.FileCapability = nil }, want: Unknown},
+	{check: "file-capabilities", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
+
+	{check: "app-binary-immutable", name: "on a read-only mount", want: Pass, says: "read-only"},
+	{check: "app-binary-immutable", name: "root can write it", posture: "root-alpine", want: Fail, says: "DAC_OVERRIDE"},
+	{check: "app-binary-immutable", name: "its owner can write it", edit: writableApp("0555", 65532, 0), want: Fail, says: "owner"},
+	{check: "app-binary-immutable", name: "its group can write it", edit: writableApp("0775", 0, 65532), want: Fail, says: "group"},
+	{check: "app-binary-immutable", name: "everyone can write it", edit: writableApp("0757", 0, 0), want: Fail, says: "everyone"},
+	{check: "app-binary-immutable", name: "owned by root", edit: writableApp("0755", 0, 0), want: Pass, says: "neither"},
+	{check: "app-binary-immutable", name: "found by argv[0] where the link may not be followed", edit: func(f *fixture) {
+		writableApp("0555", 65532, 0)(f)
+		f.deny("proc/1/exe")
+		f.write("proc/1/cmdline", "/app\x00")
+	}, want: Fail, says: "/app"},
+	{check: "app-binary-immutable", name: "found in PATH", edit: func(f *fixture) {
+		writableApp("0555", 65532, 0)(f)
+		f.deny("proc/1/exe")
+		f.owned("usr/bin/tool", "0755", 65532, 0)
+		f.write("proc/1/cmdline", "tool\x00")
+	}, want: Fail, says: "/usr/bin/tool"},
+	{check: "app-binary-immutable", name: "the child of an init", edit: func(f *fixture) {
+		writableApp("0555", 65532, 0)(f)
+		f.write("proc/1/cmdline", "/sbin/docker-init\x00--\x00/app\x00")
+		f.process(7, 1, "S", "app", "/app")
+		f.link("proc/7/exe", "/app")
+	}, want: Fail, says: "process 7"},
+	{check: "app-binary-immutable", name: "the auditor in its place", edit: func(f *fixture) { f.sys.PID = 1 }, want: NotApplicable},
+	{check: "app-binary-immutable", name: "unreadable", edit: func(f *fixture) { f.deny("proc/1/exe", "proc/1/cmdline") }, want: Unknown, unread: true},
+
+	{check: "writable-mounts", name: "none", want: Pass},
+	{check: "writable-mounts", name: "runtime files are rw without read_only", posture: "root-alpine", want: Pass},
+	{check: "writable-mounts", name: "a volume", edit: func(f *fixture) { f.mount("/var/lib/docker/volumes/v/_data /data rw - ext4 /dev/vda rw") }, want: Warn, says: "/data"},
+	{check: "writable-mounts", name: "a read-only volume", edit: func(f *fixture) { f.mount("/var/lib/docker/volumes/v/_data /data ro - ext4 /dev/vda rw") }, want: Pass},
+	{check: "writable-mounts", name: "unreadable", edit: noMounts, want: Unknown, unread: true},
+
+	{check: "tmpfs-options", name: "all three", want: Pass, says: "/tmp"},
+	{check: "tmpfs-options", name: "exec", edit: func(f *fixture) {
+		f.sub("proc/self/mountinfo", "/tmp rw,nosuid,nodev,noexec", "/tmp rw,nosuid,nodev")
+	}, want: Fail, says: "/tmp without noexec"},
+	{check: "tmpfs-options", name: "Kubernetes has no field for it", posture: "kubernetes", want: Warn, says: "/tmp without noexec, nosuid, nodev"},
+	{check: "tmpfs-options", name: "no tmpfs", edit: func(f *fixture) {
+		f.sub("proc/self/mountinfo", "- tmpfs tmpfs rw,size=16384k", "- ext4 x rw")
+		f.sub("proc/self/mountinfo", "- tmpfs shm", "- ext4 x")
+	}, want: NotApplicable},
+	{check: "tmpfs-options", name: "unreadable", edit: noMounts, want: Unknown, unread: true},
+
+	{check: "tmpfs-size", name: "a size", want: Pass},
+	{check: "tmpfs-size", name: "none", edit: func(f *fixture) { f.sub("proc/self/mountinfo", "rw,size=16384k", "rw") }, want: Warn, says: "/tmp"},
+	{check: "tmpfs-size", name: "size=0 is no limit", edit: func(f *fixture) { f.sub("proc/self/mountinfo", "size=16384k", "size=0k") }, want: Warn},
+	{check: "tmpfs-size", name: "unreadable", edit: noMounts, want: Unknown, unread: true},
+
+	{check: "runtime-socket", name: "none", want: Pass},
+	{check: "runtime-socket", name: "at its own place", edit: func(f *fixture) {
+		f.mount("/run/docker.sock /run/docker.sock rw - tmpfs tmpfs rw")
+		f.socket("run/docker.sock")
+	}, want: Fail, says: "/run/docker.sock"},
+	{check: "runtime-socket", name: "under another name and read-only", edit: func(f *fixture) {
+		f.mount("/run/docker.sock /tmp/x.sock ro - ext4 /dev/vda rw")
+		f.socket("tmp/x.sock")
+	}, want: Fail, says: "/tmp/x.sock"},
+	{check: "runtime-socket", name: "with its directory", edit: func(f *fixture) {
+		f.mount("/run /host/run ro - tmpfs tmpfs rw")
+		f.socket("host/run/containerd/containerd.sock")
+	}, want: Fail, says: "/host/run/containerd/containerd.sock"},
+	{check: "runtime-socket", name: "through a link", edit: func(f *fixture) { f.link("var/run", "/run"); f.socket("run/docker.sock") }, want: Fail},
+	{check: "runtime-socket", name: "another socket", edit: func(f *fixture) {
+		f.mount("/run/mysqld.sock /run/mysqld.sock rw - ext4 /dev/vda rw")
+		f.socket("run/mysqld.sock")
+	}, want: Warn, says: "mysqld"},
+	{check: "runtime-socket", name: "a plain file of that name", edit: func(f *fixture) { f.write("run/docker.sock", "") }, want: Pass},
+	{check: "runtime-socket", name: "a directory that cannot be entered", edit: func(f *fixture) { f.tree("run dir 0700"); f.deny("run") }, want: Pass, skips: 7},
+	{check: "runtime-socket", name: "unreadable", edit: noMounts, want: Unknown, unread: true},
+
+	{check: "sensitive-host-mounts", name: "none", want: Pass},
+	{check: "sensitive-host-mounts", name: "kubelet's own", posture: "kubernetes", want: Pass},
+	{check: "sensitive-host-mounts", name: "/etc, read-only too", edit: hostMount("/etc /host/etc ro - ext4 /dev/vda rw"), want: Fail, says: "the host's /etc"},
+	{check: "sensitive-host-mounts", name: "the host's root", edit: func(f *fixture) {
+		f.mount("/ /host ro - ext4 /dev/vda rw")
+		f.tree("host/etc dir 0755\nhost/usr dir 0755\nhost/var dir 0755\nhost/boot dir 0755")
+	}, want: Fail, says: "the host's /"},
+	{check: "sensitive-host-mounts", name: "a second proc", edit: hostMount("/ /host/proc ro - proc proc rw"), want: Fail, says: "second proc"},
+	{check: "sensitive-host-mounts", name: "the host's /dev", edit: hostMount("/ /host/dev ro - devtmpfs devtmpfs rw"), want: Fail, says: "/dev"},
+	{check: "sensitive-host-mounts", name: "one device node of the host", edit: hostMount("/null /dev/null rw - devtmpfs devtmpfs rw"), want: Pass},
+	{check: "sensitive-host-mounts", name: "a container's filesystem", edit: hostMount("/ /x ro - overlay overlay rw"), want: Fail},
+	{check: "sensitive-host-mounts", name: "the engine's data", edit: func(f *fixture) {
+		f.sub("proc/self/mountinfo", "fuse.fuse-overlayfs fuse-overlayfs rw,", "overlay overlay rw,upperdir=/srv/docker/overlay2/1f/diff,")
+		f.mount("/srv/docker /d ro - ext4 /dev/vda rw")
+	}, want: Fail, says: "the engine's /srv/docker"},
+	{check: "sensitive-host-mounts", name: "another directory of the host", edit: hostMount("/srv/app /d ro - ext4 /dev/vda rw"), want: Warn, says: "/srv/app"},
+	{check: "sensitive-host-mounts", name: "a whole disk", edit: hostMount("/ /d ro - ext4 /dev/sdb rw"), want: Warn, says: "ext4"},
+	{check: "sensitive-host-mounts", name: "a persistent volume", posture: "kubernetes", edit: hostMount("/ /d rw - ext4 /dev/sdb rw"), want: Pass},
+	{check: "sensitive-host-mounts", name: "a volume, on a host with its own /var", edit: hostMount("/lib/docker/volumes/v/_data /d rw - ext4 /dev/sdb rw"), want: Pass},
+	{check: "sensitive-host-mounts", name: "a network volume", edit: hostMount("/export /d rw - nfs4 server:/export rw"), want: Pass},
+	{check: "sensitive-host-mounts", name: "a compose secret", edit: hostMount("/srv/secret.txt /run/secrets/key ro - ext4 /dev/vda rw"), want: Pass},
+	{check: "sensitive-host-mounts", name: "unreadable", edit: noMounts, want: Unknown, unread: true},
+
+	{check: "mount-propagation", name: "a slave is the default", want: Pass},
+	{check: "mount-propagation", name: "shared", edit: hostMount("/srv /d ro shared:7 - ext4 /dev/vda rw"), want: Fail, says: "/d"},
+	{check: "mount-propagation", name: "unreadable", edit: noMounts, want: Unknown, unread: true},
+
+	{check: "proc-paths-masked", name: "in place", want: Pass, says: "/proc/interrupts"},
+	{check: "proc-paths-masked", name: "privileged", posture: "privileged", want: Fail, says: "/proc/sys"},
+	{check: "proc-paths-masked", name: "one is missing", edit: func(f *fixture) { f.sub("proc/self/mountinfo", " /null /proc/keys ", " /null /proc/nothing ") }, want: Fail, says: "/proc/keys"},
+	{check: "proc-paths-masked", name: "one is writable", edit: func(f *fixture) { f.sub("proc/self/mountinfo", "/proc/bus ro", "/proc/bus rw") }, want: Fail, says: "/proc/bus"},
+	{check: "proc-paths-masked", name: "unreadable", edit: noMounts, want: Unknown, unread: true},
+
+	{check: "sysfs-read-only", name: "ro", want: Pass},
+	{check: "sysfs-read-only", name: "privileged", posture: "privileged", want: Fail, says: "/sys"},
+	{check: "sysfs-read-only", name: "a controller of the host", edit: hostMount("/ /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"), want: Fail, says: "memory"},
+	{check: "sysfs-read-only", name: "no sysfs", edit: func(f *fixture) {
+		f.write("proc/self/mountinfo", "1 0 0:1 / / ro - overlay overlay rw\n")
+	}, want: NotApplicable},
+	{check: "sysfs-read-only", name: "unreadable", edit: noMounts, want: Unknown, unread: true},
+
+	{check: "device-nodes", name: "the usual ones", want: Pass},
+	{check: "device-nodes", name: "a disk", edit: func(f *fixture) { f.tree("dev/sda block 8:0") }, want: Fail, says: "b 8:0"},
+	{check: "device-nodes", name: "the kernel's log under another name", edit: func(f *fixture) { f.tree("dev/xnull char 1:11") }, want: Fail, says: "c 1:11"},
+	{check: "device-nodes", name: "null under another name", edit: func(f *fixture) { f.tree("dev/xnull char 1:3") }, want: Pass},
+	{check: "device-nodes", name: "another one", edit: func(f *fixture) { f.tree("dev/ttyUSB0 char 188:0") }, want: Warn},
+	{check: "device-nodes", name: "a rule without a node", edit: func(f *fixture) {
+		f.sub("sys/fs/cgroup/devices/devices.list", "c 136:* rwm", "c 136:* rwm\nc 1:11 r")
+	}, want: Warn, says: "c 1:11 r"},
+	{check: "device-nodes", name: "not what is mounted below", edit: func(f *fixture) { f.tree("dev/pts/0 char 4:0") }, want: Pass},
+	{check: "device-nodes", name: "unreadable", edit: func(f *fixture) { f.deny("dev") }, want: Unknown, unread: true},
+
+	{check: "memory-limit", name: "v1", want: Pass, says: "64 MiB"},
+	{check: "memory-limit", name: "v1 without", posture: "root-alpine", want: Fail},
+	{check: "memory-limit", name: "v2", posture: "kubernetes", want: Pass, says: "64 MiB in /sys/fs/cgroup/memory.max"},
+	{check: "memory-limit", name: "v2 without", posture: "kubernetes", edit: func(f *fixture) { f.write("sys/fs/cgroup/memory.max", "max\n") }, want: Fail},
+	{check: "memory-limit", name: "v2 by a parent that is seen", posture: "kubernetes", edit: func(f *fixture) {
+		f.write("proc/self/cgroup", "0::/pod/app\n")
+		f.write("sys/fs/cgroup/pod/app/memory.max", "max\n")
+		f.write("sys/fs/cgroup/pod/memory.max", "1048576\n")
+	}, want: Pass, says: "1 MiB"},
+	{check: "memory-limit", name: "more than the machine has", edit: func(f *fixture) {
+		f.sub("sys/fs/cgroup/memory/memory.stat", "hierarchical_memory_limit 67108864", "hierarchical_memory_limit 107374182400")
+	}, want: Warn, says: "100 GiB"},
+	{check: "memory-limit", name: "hybrid: v2 mounted without controllers", edit: func(f *fixture) { f.mount("/ /sys/fs/cgroup/unified ro - cgroup2 cgroup2 rw") }, want: Pass},
+	{check: "memory-limit", name: "no controller", edit: func(f *fixture) { f.sub("proc/self/cgroup", "memory", "other") }, want: NotApplicable},
+	{check: "memory-limit", name: "the host's cgroups over the own", edit: func(f *fixture) {
+		f.sub("proc/self/mountinfo", "/ /sys/fs/cgroup/memory ", "/../.. /sys/fs/cgroup/memory ")
+	}, want: Unknown, says: "/../.."},
+	{check: "memory-limit", name: "unreadable", edit: func(f *fixture) { f.deny("sys/fs/cgroup/memory/memory.stat") }, want: Unknown, unread: true},
+
+	{check: "cpu-limit", name: "v1", want: Pass, says: "0.5 CPUs"},
+	{check: "cpu-limit", name: "v1 without", posture: "root-alpine", want: Fail},
+	{check: "cpu-limit", name: "v1 shares only", posture: "root-alpine", edit: func(f *fixture) {
+		f.write(cgroupOf(f, "cpu")+"/cpu.shares", "512\n")
+	}, want: Warn, says: "512"},
+	{check: "cpu-limit", name: "v2", posture: "kubernetes", want: Pass, says: "0.5 CPUs in /sys/fs/cgroup/cpu.max"},
+	{check: "cpu-limit", name: "v2 without, where Kubernetes sets a weight always", posture: "kubernetes", edit: func(f *fixture) { f.write("sys/fs/cgroup/cpu.max", "max 100000\n") }, want: Fail},
+	{check: "cpu-limit", name: "nonsense", edit: func(f *fixture) { f.write("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "much\n") }, want: Unknown},
+	{check: "cpu-limit", name: "unreadable", edit: func(f *fixture) { f.deny("sys/fs/cgroup/cpu/cpu.cfs_quota_us") }, want: Unknown, unread: true},
+
+	{check: "pids-limit", name: "v1", want: Pass, says: "64"},
+	{check: "pids-limit", name: "v1 without", posture: "root-alpine", want: Fail},
+	{check: "pids-limit", name: "Kubernetes sets it on the pod", posture: "kubernetes", want: Warn},
+	{check: "pids-limit", name: "unreadable", edit: func(f *fixture) { f.deny("sys/fs/cgroup/pids/pids.max") }, want: Unknown, unread: true},
+
+	{check: "ulimits", name: "bounded", want: Pass, says: "nofile 1024"},
+	{check: "ulimits", name: "core dumps", posture: "root-alpine", want: Warn, says: "core unlimited"},
+	{check: "ulimits", name: "the auditor's own do not count", edit: func(f *fixture) { f.write("proc/self/limits", "") }, want: Pass},
+	{check: "ulimits", name: "unreadable", edit: func(f *fixture) { f.deny("proc/1/limits") }, want: Unknown, unread: true},
+
+	{check: "oom-killable", name: "default", want: Pass},
+	{check: "oom-killable", name: "a guaranteed pod", posture: "kubernetes", want: Pass, says: "-997"},
+	{check: "oom-killable", name: "never", edit: func(f *fixture) { f.write("proc/1/oom_score_adj", "-1000\n") }, want: Fail},
+	{check: "oom-killable", name: "disabled for the cgroup", edit: func(f *fixture) {
+		f.sub("sys/fs/cgroup/memory/memory.oom_control", "oom_kill_disable 0", "oom_kill_disable 1")
+	}, want: Fail},
+	{check: "oom-killable", name: "unreadable", edit: func(f *fixture) { f.deny("proc/1/oom_score_adj") }, want: Unknown, unread: true},
+
+	{check: "cgroup-parent", name: "Docker's", posture: "root-alpine", want: Pass},
+	{check: "cgroup-parent", name: "systemd's", edit: func(f *fixture) { f.write("proc/self/cgroup", "0::/system.slice/docker-1f.scope\n") }, want: Pass},
+	{check: "cgroup-parent", name: "another one", edit: func(f *fixture) { f.write("proc/self/cgroup", "0::/other/1f\n") }, want: Warn, says: "/other/1f"},
+	{check: "cgroup-parent", name: "hidden by a namespace", want: NotApplicable},
+	{check: "cgroup-parent", name: "unreadable", edit: func(f *fixture) { f.deny("proc/self/cgroup") }, want: Unknown, unread: true},
+
+	{check: "pid1-sigterm", name: "handled", want: Pass, says: "SigCgt"},
+	{check: "pid1-sigterm", name: "not handled", posture: "root-alpine", want: Fail, says: "neither"},
+	{check: "pid1-sigterm", name: "ignored", edit: func(f *fixture) { f.statusOf("proc/1/status", "SigIgn", "0000000000004000") }, want: Fail, says: "ignored"},
+	{check: "pid1-sigterm", name: "blocked for signalfd", edit: func(f *fixture) {
+		f.statusOf("proc/1/status", "SigCgt", "0000000000000000")
+		f.statusOf("proc/1/status", "SigBlk", "0000000000004000")
+	}, want: Pass, says: "signalfd"},
+	{check: "pid1-sigterm", name: "an init shows nothing and forwards", edit: func(f *fixture) {
+		f.statusOf("proc/1/status", "SigCgt", "0000000000000000")
+		f.write("proc/1/cmdline", "/sbin/docker-init\x00--\x00/app\x00")
+	}, want: Pass, says: "docker-init"},
+	{check: "pid1-sigterm", name: "the auditor in its place", edit: func(f *fixture) { f.sys.PID = 1 }, want: NotApplicable},
+	{check: "pid1-sigterm", name: "the auditor is the program", edit: func(f *fixture) { f.sys.PID = 1; f.sys.App = &App{} }, want: Pass},
+	{check: "pid1-sigterm", name: "the host's init", edit: hostNamespace("pid"), want: NotApplicable},
+	{check: "pid1-sigterm", name: "unreadable", edit: noStatus, want: Unknown, unread: true},
+
+	{check: "pid1-not-shell", name: "a program", want: Pass},
+	{check: "pid1-not-shell", name: "sh -c", edit: shellPID1("/bin/sh -c app"), want: Fail, says: "process 1 is sh"},
+	{check: "pid1-not-shell", name: "a login shell", edit: shellPID1("-bash"), want: Fail},
+	{check: "pid1-not-shell", name: "busybox sh", edit: shellPID1("busybox sh -c app"), want: Fail},
+	{check: "pid1-not-shell", name: "a shell that traps SIGTERM", edit: func(f *fixture) { f.write("proc/1/cmdline", "/bin/sh\x00/x.sh\x00") }, want: Warn, says: "trap"},
+	{check: "pid1-not-shell", name: "an init in front of the shell", edit: func(f *fixture) {
+		f.statusOf("proc/1/status", "SigCgt", "0000000000000000")
+		f.write("proc/1/cmdline", "/sbin/tini\x00--\x00sh\x00")
+		f.process(7, 1, "S", "sh", "sh -c app")
+	}, want: Fail, says: "process 7 is sh"},
+	{check: "pid1-not-shell", name: "the auditor in its place", edit: func(f *fixture) { f.sys.PID = 1 }, want: NotApplicable},
+	{check: "pid1-not-shell", name: "unreadable", edit: func(f *fixture) { f.deny("proc/1/cmdline") }, want: Unknown, unread: true},
+
+	{check: "zombie-reaping", name: "none", want: Pass},
+	{check: "zombie-reaping", name: "an orphan of PID 1", edit: func(f *fixture) { f.process(9, 1, "Z", "odd) name (", "") }, want: Warn, says: "9 (odd) name ()"},
+	{check: "zombie-reaping", name: "another parent's fault", edit: func(f *fixture) {
+		f.process(7, 1, "S", "worker", "worker")
+		f.process(9, 7, "Z", "sleep", "")
+	}, want: Pass, says: "9 (sleep) of its living parent 7 (worker)"},
+	{check: "zombie-reaping", name: "unreadable", edit: func(f *fixture) { f.deny("proc") }, want: Unknown, unread: true},
+
+	{check: "sshd-absent", name: "absent", want: Pass},
+	{check: "sshd-absent", name: "runs", edit: func(f *fixture) { f.process(7, 1, "S", "sshd", "/usr/sbin/sshd -D") }, want: Fail, says: "process 7 is sshd"},
+	{check: "sshd-absent", name: "the host's own does not count", edit: func(f *fixture) { hostNamespace("pid")(f); f.process(7, 1, "S", "sshd", "sshd") }, want: NotApplicable},
+	{check: "sshd-absent", name: "unreadable", edit: func(f *fixture) { f.deny("proc") }, want: Unknown, unread: true},
+
+	{check: "listening-ports", name: "Docker's resolver listens on the loopback", want: Pass, says: "0 listeners"},
+	{check: "listening-ports", name: "port 80", edit: func(f *fixture) { f.sub("proc/self/net/tcp", "0B00007F:AAAD", "00000000:0050") }, want: Warn, says: "[80]"},
+	{check: "listening-ports", name: "port 80 on IPv6", edit: func(f *fixture) {
+		f.write("proc/self/net/tcp6", "   0: 00000000000000000000000000000000:0050 00000000000000000000000000000000:0000 0A 0\n")
+	}, want: Warn, says: "[80]"},
+	{check: "listening-ports", name: "port 80 on the IPv6 loopback", edit: func(f *fixture) {
+		f.write("proc/self/net/tcp6", "   0: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A 0\n")
+	}, want: Pass},
+	{check: "listening-ports", name: "port 8000", edit: func(f *fixture) { f.sub("proc/self/net/tcp", "0B00007F:AAAD", "00000000:1F40") }, want: Pass, says: "1 listener"},
+	{check: "listening-ports", name: "the host's", edit: hostNamespace("net"), want: NotApplicable},
+	{check: "listening-ports", name: "unreadable", edit: func(f *fixture) { f.deny("proc/self/net/tcp") }, want: Unknown, unread: true},
+
+	{check: "default-bridge-network", name: "a user-defined network", want: Pass},
+	{check: "default-bridge-network", name: "docker0", posture: "root-alpine", want: Warn},
+	{check: "default-bridge-network", name: "no network", edit: func(f *fixture) { f.sub("proc/self/net/dev", "eth0", "tunl0") }, want: NotApplicable},
+	{check: "default-bridge-network", name: "Kubernetes", posture: "kubernetes", want: NotApplicable},
+	{check: "default-bridge-network", name: "Podman", edit: func(f *fixture) { f.write("run/.containerenv", "") }, want: NotApplicable},
+	{check: "default-bridge-network", name: "unreadable", edit: func(f *fixture) { f.deny("etc/resolv.conf") }, want: Unknown, unread: true},
+
+	{check: "secrets-in-files", name: "none", posture: "root-alpine", want: Pass},
+	{check: "secrets-in-files", name: "a private key", edit: func(f *fixture) { f.write("app/server.pem", testKey) }, want: Fail, says: "/app/server.pem (private key)"},
+	{check: "secrets-in-files", name: "a key without its content is documentation", edit: func(f *fixture) { f.write("doc", "-----BEGIN PRIVATE KEY-----\n…\n") }, want: Pass},
+	{check: "secrets-in-files", name: "a key that the auditor cannot read", edit: func(f *fixture) { f.write("home/id_ed25519", testKey); f.deny("home/id_ed25519") }, want: Fail, says: "not readable", skips: 1},
+	{check: "secrets-in-files", name: "another file that cannot be read", edit: func(f *fixture) { f.write("etc/shadow", "root:*:19000:0:99999:7:::\n"); f.deny("etc/shadow") }, want: Pass, skips: 1},
+	{check: "secrets-in-files", name: "what is mounted is not the image", edit: func(f *fixture) {
+		f.mount("/srv/key /run/secrets/key ro - ext4 /dev/vda rw")
+		f.write("run/secrets/key", testKey)
+	}, want: Pass},
+	{check: "secrets-in-files", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
+
+	{check: "secrets-in-env", name: "none", want: Pass},
+	{check: "secrets-in-env", name: "a password", edit: func(f *fixture) { f.sys.Environ = append(f.sys.Environ, "DB_PASSWORD=hunter2") }, want: Fail, says: "DB_PASSWORD"},
+	{check: "secrets-in-env", name: "exported by the entrypoint", edit: func(f *fixture) { f.write("proc/1/environ", "A=b\x00API_KEY=sk-12ab\x00") }, want: Fail, says: "API_KEY"},
+	{check: "secrets-in-env", name: "public by contract", edit: func(f *fixture) {
+		f.sys.Environ = append(f.sys.Environ, "LAB_TOKEN=abc")
+		f.sys.PublicEnv = []string{"LAB_TOKEN"}
+	}, want: Pass},
+	{check: "secrets-in-env", name: "unreadable", edit: func(f *fixture) { f.deny("proc/1/environ") }, want: Pass, says: "entrypoint", unread: true, skips: 1},
+	{check: "secrets-in-env", name: "of another container, unreadable", edit: func(f *fixture) {
+		f.deny("proc/1/environ")
+		f.write("proc/1/mountinfo", "7 6 0:9 / / rw - overlay overlay rw\n")
+	}, want: Unknown, says: "environ"},
+
+	{check: "service-account-token", name: "not in Kubernetes", want: NotApplicable},
+	{check: "service-account-token", name: "mounted", posture: "kubernetes", want: Warn},
+	{check: "service-account-token", name: "not mounted", edit: func(f *fixture) { f.sys.Environ = []string{"KUBERNETES_SERVICE_HOST=10.0.0.1"} }, want: Pass},
+	{check: "service-account-token", name: "unreadable", posture: "kubernetes", edit: func(f *fixture) {
+		f.sys.Environ = []string{"KUBERNETES_SERVICE_HOST=10.0.0.1"}
+		f.deny("run/secrets")
+	}, want: Unknown, unread: true},
+
+	{check: "shell-absent", name: "none", want: Pass},
+	{check: "shell-absent", name: "links of busybox", posture: "root-alpine", want: Fail, says: "/bin/sh"},
+	{check: "shell-absent", name: "a link that leads nowhere", edit: func(f *fixture) { f.link("bin/sh", "/bin/busybox") }, want: Pass},
+	{check: "shell-absent", name: "a file that cannot be executed", edit: func(f *fixture) { f.write("usr/share/bash", "x") }, want: Pass},
+	{check: "shell-absent", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
+
+	{check: "package-manager-absent", name: "a database is no manager", edit: func(f *fixture) { f.write("lib/apk/db/installed", "P:x\n") }, want: Pass},
+	{check: "package-manager-absent", name: "apk", posture: "root-alpine", want: Fail, says: "/sbin/apk"},
+	{check: "package-manager-absent", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
+
+	{check: "interpreter-absent", name: "none", posture: "root-alpine", want: Pass},
+	{check: "interpreter-absent", name: "with a version", edit: func(f *fixture) { f.file("usr/bin/python3.11", "0755", "\x7fELF") }, want: Warn, says: "python3.11"},
+	{check: "interpreter-absent", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
+
+	{check: "network-client-absent", name: "none", want: Pass},
+	{check: "network-client-absent", name: "busybox brings wget and nc", posture: "root-alpine", want: Fail, says: "/usr/bin/nc, /usr/bin/wget"},
+	{check: "network-client-absent", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
+
+	{check: "executable-count", name: "few; neither libraries nor empty files", posture: "root-alpine", want: Pass, says: "3 executables"},
+	{check: "executable-count", name: "more", edit: manyFiles(20), want: Warn},
+	{check: "executable-count", name: "many", edit: manyFiles(101), want: Fail},
+	{check: "executable-count", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
+
+	{check: "image-size", name: "small", want: Pass},
+	{check: "image-size", name: "larger", edit: bigFile(60 << 20), want: Warn, says: "60 MiB"},
+	{check: "image-size", name: "over the budget", edit: func(f *fixture) { bigFile(60 << 20)(f); f.sys.ImageBudget = 50 << 20 }, want: Fail},
+	{check: "image-size", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
+}
+
+func hostNamespace(kind string) func(*fixture) {
+	return func(f *fixture) {
+		f.link("proc/self/ns/"+kind, kind+":["+initialNamespaces[kind]+"]")
+		if kind == "pid" {
+			f.write("proc/self/limits", string(f.files["proc/1/limits"].Data))
+			f.write("proc/self/oom_score_adj", "0\n")
+		}
+	}
+}
+
+func hostMount(line string) func(*fixture) { return func(f *fixture) { f.mount(line) } }
+
+func shellPID1(cmdline string) func(*fixture) {
+	return func(f *fixture) {
+		f.statusOf("proc/1/status", "SigCgt", "0000000000000000")
+		f.write("proc/1/cmdline", strings.ReplaceAll(cmdline, " ", "\x00")+"\x00")
+	}
+}
+
+// writableApp makes PID 1's program /app, on a writable root.
+func writableApp(octal string, uid, gid int) func(*fixture) {
+	return func(f *fixture) {
+		f.sub("proc/self/mountinfo", "/ / ro,", "/ / rw,")
+		f.link("proc/1/exe", "/app")
+		f.owned("app", octal, uid, gid)
+	}
+}
+
+func manyFiles(n int) func(*fixture) {
+	return func(f *fixture) {
+		for i := range n {
+			f.file(fmt.Sprintf("bin/tool-%d", i), "0755", "#!/x\n")
+		}
+	}
+}
+
+func bigFile(size int) func(*fixture) {
+	return func(f *fixture) { f.files["data"] = &fstest.MapFile{Data: make([]byte, size), Mode: 0o444} }
+}
+
+// cgroupOf returns the own cgroup's directory of a v1 controller.
+func cgroupOf(f *fixture, controller string) string {
+	for name := range f.files {
+		if dir, ok := strings.CutSuffix(name, "/cpu.shares"); ok && strings.Contains(name, "/"+controller) {
+			return dir
+		}
+	}
+	f.t.Fatal("no cgroup recorded")
+	return ""
+}
+
+func TestChecks(t *testing.T) {
+	t.Parallel()
+	for _, tc := range checkCases {
+		t.Run(tc.check+"/"+tc.name, func(t *testing.T) {
+			t.Parallel()
+			posture := tc.posture
+			if posture == "" {
+				posture = "hardened-scratch"
+			}
+			f := load(t, posture)
+			if tc.edit != nil {
+				tc.edit(f)
+			}
+			got := f.run().result(t, tc.check)
+			text := got.Evidence + " | " + got.Reason
+			if got.Status != tc.want || !strings.Contains(text, tc.says) || got.Incomplete != tc.skips {
+				t.Errorf("%s = %s, incomplete %d, %q; want %s, incomplete %d, %q", tc.check, got.Status, got.Incomplete, text, tc.want, tc.skips, tc.says)
+			}
+			switch got.Status {
+			case Pass, Fail, Warn:
+				if got.Evidence == "" {
+					t.Error("a verdict without evidence")
+				}
+			default:
+				if got.Reason == "" {
+					t.Error("an undecided check without a reason")
+				}
+			}
+		})
+	}
+}
+
+// TestEachCheckHasItsCases: a pass, a failure and what cannot be read.
+func TestEachCheckHasItsCases(t *testing.T) {
+	t.Parallel()
+	for _, c := range Checks() {
+		var passes, failures, unread bool
+		for _, tc := range checkCases {
+			if tc.check == c.ID {
+				passes = passes || tc.want == Pass && !tc.unread
+				failures = failures || tc.want == Fail || tc.want == Warn
+				unread = unread || tc.unread
+			}
+		}
+		if !passes || !failures || !unread {
+			t.Errorf("%s: pass case %t, fail or warn case %t, unreadable case %t", c.ID, passes, failures, unread)
+		}
+	}
+}
+
+// TestPostures holds the recorded containers against what they were started
+// with: no other check may flip.
+func TestPostures(t *testing.T) {
+	t.Parallel()
+	for posture, want := range map[string]string{
+		"hardened-scratch": "user-namespace=warn",
+		"root-alpine": "app-binary-immutable=fail capabilities-dropped=fail cgroup-namespace=warn cpu-limit=fail default-bridge-network=warn " +
+			"memory-limit=fail network-client-absent=fail no-new-privileges=fail non-root-group=fail package-manager-absent=fail " +
+			"pid1-sigterm=fail pids-limit=fail rootfs-read-only=fail run-as-non-root=fail shell-absent=fail ulimits=warn user-namespace=warn",
+		"privileged": "capabilities-added=fail capabilities-dropped=fail cgroup-namespace=warn cpu-limit=fail default-bridge-network=warn " +
+			"device-nodes=fail memory-limit=fail no-new-privileges=fail not-privileged=fail pids-limit=fail proc-paths-masked=fail " +
+			"rootfs-read-only=fail seccomp-filter=fail sysfs-read-only=fail ulimits=warn user-namespace=warn",
+		"kubernetes": "pids-limit=warn service-account-token=warn tmpfs-options=warn user-namespace=warn",
+	} {
+		t.Run(posture, func(t *testing.T) {
+			t.Parallel()
+			var found []string
+			for _, r := range load(t, posture).run().Checks {
+				if r.Status != Pass && r.Status != NotApplicable {
+					found = append(found, r.ID+"="+string(r.Status))
+				}
+			}
+			slices.Sort(found)
+			if got := strings.Join(found, " "); got != want {
+				t.Errorf("findings\n got %s\nwant %s", got, want)
+			}
+		})
+	}
+}
+
+// TestNothingReadable: with an empty file system nothing passes but what the
+// auditor knows of itself.
+func TestNothingReadable(t *testing.T) {
+	t.Parallel()
+	f := load(t, "hardened-scratch")
+	clear(f.files)
+	for _, r := range f.run().Checks {
+		// Its own environment needs no file.
+		if r.Status == Pass && r.ID != "secrets-in-env" || r.Status == Fail || r.Status == Warn {
+			t.Errorf("%s = %s with nothing to read: %s", r.ID, r.Status, r.Evidence)
+		}
+	}
+}
+
+// TestOwnFootprint: the auditor's executable counts only where it is the
+// container's program.
+func TestOwnFootprint(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name string
+		edit func(*fixture)
+		want int
+	}{
+		{"brought in beside another program", func(f *fixture) { f.link("proc/1/exe", "/app") }, 0},
+		{"the program's own image", func(f *fixture) {}, 1},
+		{"as PID 1", func(f *fixture) { f.sys.PID = 1 }, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			f := load(t, "hardened-scratch")
+			f.sub("proc/self/mountinfo", " /imagelab ro", " /elsewhere ro")
+			f.file("imagelab", "0755", "\x7fELF")
+			tc.edit(f)
+			if got := *f.run().Facts.Image.Files; got != tc.want {
+				t.Errorf("files = %d, want %d", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestHardLinksCountOnce also across names that are tools.
+func TestHardLinksCountOnce(t *testing.T) {
+	t.Parallel()
+	f := load(t, "hardened-scratch")
+	for _, name := range []string{"bin/busybox", "bin/sh", "bin/wget"} {
+		f.owned(name, "0755", 0, 0)
+		*f.files[name].Sys.(*FileStat) = FileStat{Dev: 1, Ino: 7, Nlink: 3}
+	}
+	image := f.run().Facts.Image
+	if *image.Files != 1 || *image.Executables != 1 || image.Shells.Count != 2 || image.NetworkClients.Count != 1 {
+		t.Errorf("files %d, executables %d, shells %d, clients %d; want 1, 1, 2, 1", *image.Files, *image.Executables, image.Shells.Count, image.NetworkClients.Count)
+	}
+}
+
+func TestFacts(t *testing.T) {
+	t.Parallel()
+	f := load(t, "root-alpine")
+	f.write("var/lib/dpkg/status", "Package: a\nStatus: install ok installed\n\nPackage: b\nStatus: deinstall ok config-files\n")
+	f.write("var/lib/dpkg/status.d/c", "Package: c\n")
+	f.write("var/lib/dpkg/status.d/c.md5sums", "")
+	f.write("var/lib/rpm/rpmdb.sqlite", "SQLite")
+	f.write("etc/ssl/certs/ca-certificates.crt", strings.Repeat("-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n", 3))
+	facts := f.run().Facts
+	if facts.Image.Distribution != "Alpine Linux v3.20" {
+		t.Errorf("distribution = %q", facts.Image.Distribution)
+	}
+	var packages []string
+	for _, p := range facts.Image.Packages {
+		n := "?"
+		if p.Packages != nil {
+			n = fmt.Sprint(*p.Packages)
+		}
+		packages = append(packages, p.Database+" "+n)
+	}
+	if got := strings.Join(packages, ", "); got != "apk 2, dpkg 2, rpm ?" {
+		t.Errorf("packages = %s", got)
+	}
+	if facts.Image.CARoots == nil || *facts.Image.CARoots != 3 {
+		t.Errorf("ca roots = %v, want 3", facts.Image.CARoots)
+	}
+	if facts.Process.PID1 != "sleep" || *facts.Process.UID != 0 || len(facts.Process.Bounding) != 14 || facts.Process.Seccomp != "filter" {
+		t.Errorf("process = %+v", facts.Process)
+	}
+	if facts.Limits.MemoryBytes != nil || facts.Limits.CPUs != nil || facts.Limits.PIDs != nil || facts.Limits.MemoryUsedBytes == nil {
+		t.Errorf("limits = %+v", facts.Limits)
+	}
+	if facts.Host.CgroupVersion != 1 || facts.Host.Kernel != "6.18.44" || *facts.Host.LandlockABI != 7 {
+		t.Errorf("host = %+v", facts.Host)
+	}
+	if !slices.Contains(facts.WritableMounts, "/") {
+		t.Errorf("writable mounts = %v, want / among them", facts.WritableMounts)
+	}
+}
+
+func TestIsSecret(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		variable string
+		want     bool
+	}{
+		{"DB_PASSWORD=hunter2", true},
+		{"secret=hunter2", true},
+		{"GITHUB_TOKEN=abc", true},
+		{"STRIPE_APIKEY=abc", true},
+		{"AWS_SECRET_ACCESS_KEY=abc", true},
+		{"DATABASE_URL=postgres://user:hunter2@db/x", true},
+		{"DATABASE_URL=postgres://user@db/x", false},
+		{"DB_PASSWORD_FILE=/run/secrets/db", false},
+		{"DB_PASSWORD_FILE=secret.txt", false},
+		{"SECRET=/run/secrets/x", false},
+		{"SECRET=", false},
+		{"TOKENIZERS_PARALLELISM=false", false},
+		{"MAX_TOKENS=4096", false},
+		{"HOME=/root", false},
+	} {
+		name, value, _ := strings.Cut(tc.variable, "=")
+		if got := isSecret(name, value); got != tc.want {
+			t.Errorf("isSecret(%s) = %t, want %t", tc.variable, got, tc.want)
+		}
+	}
+}
+
+func TestSecretIn(t *testing.T) {
+	t.Parallel()
+	a36 := strings.Repeat("a1", 18)
+	for _, tc := range []struct{ name, content, want string }{
+		{"k", testKey, "private key"},
+		{"k", strings.ReplaceAll(testKey, "\n", "\r\n"), "private key"},
+		{"k.json", `{"private_key": "` + strings.ReplaceAll(testKey, "\n", `\n`) + `"}`, "private key"},
+		{"k", "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n" + strings.Repeat("QUJD", 16) + "\n", "private key"},
+		{"k", "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n" + strings.Repeat("QUJD", 16) + "\n", "private key"},
+		{"k", "-----BEGIN PUBLIC KEY-----\n" + strings.Repeat("QUJD", 16) + "\n", ""},
+		{"c.go", `const header = "-----BEGIN PRIVATE KEY-----"`, ""},
+		{"c", "key=AKIAABCDEFGHIJKLMNOP", "AWS access key"},
+		{"c", "key=AKIAIOSFODNN7EXAMPLE", ""},
+		{"c", "XAKIAABCDEFGHIJKLMNOP", ""},
+		{"c", "ghp_" + a36, "GitHub token"},
+		{"c", "ghp_short", ""},
+		{"c", "glpat-abcdefghij_-0123456789", "GitLab token"},
+		{"c", "xoxb-1234567890-abcdefghij", "Slack token"},
+		{"root/.ssh/id_rsa", "x", "ssh key by name"},
+		{"root/.ssh/id_rsa.pub", "x", ""},
+		{"app/.env", "A=b", "environment file"},
+		{"app/.env.example", "A=b", ""},
+		{"root/.npmrc", "fund=false", ""},
+		{"root/.npmrc", "//registry.npmjs.org/:_authToken=x", "credentials by name"},
+		{"root/.docker/config.json", `{"auths":{"r":{"auth":"eDp5"}}}`, "registry credentials"},
+		{"root/.docker/config.json", `{}`, ""},
+		{"root/.aws/credentials", "[default]", "credentials by name"},
+	} {
+		if got := secretIn(tc.name, []byte(tc.content)); got != tc.want {
+			t.Errorf("secretIn(%s, %.40q) = %q, want %q", tc.name, tc.content, got, tc.want)
+		}
+	}
+}
+
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	f := load(t, "hardened-scratch")
+	r, err := Run(t.Context(), f.sys, Options{Only: []string{"memory-limit", "cpu-limit"}, Skip: []string{"cpu-limit"}})
+	if err != nil || len(r.Checks) != 1 || r.Checks[0].ID != "memory-limit" {
+		t.Errorf("Run(only two, skip one) = %+v, %v", r, err)
+	}
+	err = Options{Only: []string{"memory-limits"}, Skip: []string{"shell"}}.Validate()
+	if err == nil || !strings.Contains(err.Error(), `did you mean "memory-limit"`) || !strings.Contains(err.Error(), `no check "shell"`) {
+		t.Errorf("Validate() = %v, want both ids and the nearest", err)
+	}
+}
+
+func TestResolveStaysInside(t *testing.T) {
+	t.Parallel()
+	f := load(t, "hardened-scratch")
+	f.link("bin", "usr/bin")
+	f.link("usr/bin/sh", "../../../../bin/busybox")
+	f.write("usr/bin/busybox", "x")
+	f.link("loop", "/loop")
+	if got, _, err := resolve(f.sys.FS, "/bin/sh"); got != "/usr/bin/busybox" || err != nil {
+		t.Errorf("resolve(/bin/sh) = %s, %v", got, err)
+	}
+	if _, _, err := resolve(f.sys.FS, "/loop"); err == nil || !strings.Contains(err.Error(), "too many") {
+		t.Errorf("resolve(/loop) = %v, want too many links", err)
+	}
+	if _, _, err := resolve(f.sys.FS, "/none"); !isAbsent(err) {
+		t.Errorf("resolve(/none) = %v, want %v", err, fs.ErrNotExist)
+	}
+}

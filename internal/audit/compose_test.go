@@ -1,0 +1,57 @@
+package audit
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestComposeLinesHaveEachKeyOnce(t *testing.T) {
+	t.Parallel()
+	results := []Result{
+		{Fix: Fix{Compose: `tmpfs: ["/tmp:size=16m,mode=1777", "/run:size=1m"]`}},
+		{Fix: Fix{Compose: "read_only: true\ntmpfs: [\"/data:size=16m\", \"/run:size=1m\"]"}},
+		{Fix: Fix{Compose: `read_only: true  # why`}},
+		{Fix: Fix{Compose: `volumes: [{type: bind, source: A, bind: {propagation: rprivate}}]`}},
+		{Fix: Fix{Compose: `volumes: ["B:/b:ro"]`}},
+		{Fix: Fix{Compose: `# delete the line "pid: host"`}},
+		{Fix: Fix{Compose: `cap_add: []`}},
+		{Fix: Fix{}},
+	}
+	want := []string{
+		`tmpfs: ["/tmp:size=16m,mode=1777", "/run:size=1m", "/data:size=16m"]`,
+		`read_only: true  # why`,
+		`volumes: [{type: bind, source: A, bind: {propagation: rprivate}}, "B:/b:ro"]`,
+		`cap_add: []`,
+		`# delete the line "pid: host"`,
+	}
+	if got := composeLines(results); !slices.Equal(got, want) {
+		t.Errorf("composeLines =\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestComposeFixesAgree: what two checks say of one scalar key is the same, so
+// that all fixes can be followed at once.
+func TestComposeFixesAgree(t *testing.T) {
+	t.Parallel()
+	values := map[string]string{}
+	for _, c := range Checks() {
+		for line := range strings.SplitSeq(c.Fix.Compose, "\n") {
+			if line == "" || strings.HasPrefix(line, "#") {
+				continue
+			}
+			line, _, _ := strings.Cut(line, "  # ")
+			key, value, ok := strings.Cut(line, ": ")
+			if !ok || strings.ContainsAny(key, " {[") {
+				t.Errorf("%s: %q is no line of a service", c.ID, line)
+			}
+			if strings.ContainsAny(value[:1], "[{") {
+				continue
+			}
+			if other, ok := values[key]; ok && other != value {
+				t.Errorf("%s: %s is %s, elsewhere %s", c.ID, key, value, other)
+			}
+			values[key] = value
+		}
+	}
+}

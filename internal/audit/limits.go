@@ -1,0 +1,214 @@
+package audit
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// memoryMax is the limit in bytes, math.MaxInt64 for none, and where it is from.
+type memoryMax struct {
+	bytes int64
+	cgroupFile
+}
+
+// readMemoryMax: v1 writes about 2^63 for no limit, and shows the limits of
+// parents in hierarchical_memory_limit alone.
+func (c *container) readMemoryMax() (memoryMax, error) {
+	values, file, err := c.cgroupValues("memory", "memory.stat", "memory.max")
+	if err != nil {
+		return memoryMax{}, err
+	}
+	if file.v2 {
+		return memoryMax{smallest(values), file}, nil
+	}
+	for line := range strings.Lines(values[0]) {
+		if text, ok := strings.CutPrefix(line, "hierarchical_memory_limit "); ok {
+			n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64)
+			switch {
+			case err != nil:
+				return memoryMax{}, fmt.Errorf("%s: hierarchical_memory_limit is not a number", file.name)
+			case n >= 1<<62:
+				return memoryMax{math.MaxInt64, file}, nil
+			}
+			return memoryMax{int64(n), file}, nil
+		}
+	}
+	return memoryMax{}, fmt.Errorf("%s: no hierarchical_memory_limit", file.name)
+}
+
+// hostMemory returns MemTotal of /proc/meminfo in bytes, 0 where unknown.
+func (c *container) hostMemory() int64 {
+	data, _ := c.read("/proc/meminfo")
+	for line := range strings.Lines(string(data)) {
+		if fields := strings.Fields(line); len(fields) >= 2 && fields[0] == "MemTotal:" {
+			kib, _ := strconv.ParseInt(fields[1], 10, 64)
+			return kib << 10
+		}
+	}
+	return 0
+}
+
+func memoryLimit(c *container) verdict {
+	limit, total := c.memory.value, c.hostMemory()
+	switch {
+	case c.memory.err != nil:
+		return noCgroupValue(c.memory.err)
+	case limit.bytes == math.MaxInt64:
+		return fail("no limit in %s", limit.name)
+	case total > 0 && limit.bytes >= total:
+		return warn("%s in %s, not less than the machine has (%s)", byteSize(limit.bytes), limit.name, byteSize(total))
+	}
+	return pass("%s in %s", byteSize(limit.bytes), limit.name)
+}
+
+// noCgroupValue: without the file the controller is not there, and nothing can
+// be said.
+func noCgroupValue(err error) verdict {
+	if errors.Is(err, fs.ErrNotExist) {
+		return notApplicable("%v", err)
+	}
+	return unknown(err)
+}
+
+// cpuMax returns the quota in CPUs, +Inf for none, and the file it is from.
+func (c *container) cpuMax() (float64, string, error) {
+	values, file, err := c.cgroupValues("cpu", "cpu.cfs_quota_us", "cpu.max")
+	if err != nil {
+		return 0, "", err
+	}
+	var periods []string
+	if !file.v2 {
+		if periods, _, err = c.cgroupValues("cpu", "cpu.cfs_period_us", ""); err != nil {
+			return 0, "", err
+		}
+	}
+	least := math.Inf(1)
+	for i, quota := range values {
+		period := ""
+		if file.v2 { // "QUOTA PERIOD"
+			quota, period, _ = strings.Cut(quota, " ")
+		} else if i < len(periods) {
+			period = periods[i]
+		}
+		if quota == "max" || quota == "-1" {
+			continue
+		}
+		q, err1 := strconv.ParseFloat(quota, 64)
+		p, err2 := strconv.ParseFloat(period, 64)
+		if err1 != nil || err2 != nil || q <= 0 || p <= 0 {
+			return 0, "", fmt.Errorf("%s: %q of %q is no quota", file.name, quota, period)
+		}
+		least = min(least, q/p)
+	}
+	return least, file.name, nil
+}
+
+// cpuLimit: shares, or a weight, divide only what is contended. Kubernetes
+// writes them always, so they show no intent there.
+func cpuLimit(c *container) verdict {
+	limit, name, err := c.cpuMax()
+	switch {
+	case err != nil:
+		return noCgroupValue(err)
+	case !math.IsInf(limit, 1):
+		return pass("%.3g CPUs in %s", limit, name)
+	case c.kubernetes:
+		return fail("no quota in %s", name)
+	}
+	shares, file, err := c.cgroupValues("cpu", "cpu.shares", "cpu.weight")
+	if err == nil && (file.v2 && shares[0] != "100" || !file.v2 && shares[0] != "1024") {
+		return warn("no quota in %s, only a share of %s in %s", name, shares[0], file.name)
+	}
+	return fail("no quota in %s", name)
+}
+
+func pidsLimit(c *container) verdict {
+	values, file, err := c.cgroupValues("pids", "pids.max", "pids.max")
+	switch {
+	case err != nil:
+		return noCgroupValue(err)
+	case smallest(values) < math.MaxInt64:
+		return pass("%d in %s", smallest(values), file.name)
+	case c.kubernetes:
+		// The limit sits on the pod's cgroup, which is not seen from here.
+		return warn("no limit in %s; the pod's own is not seen from inside", file.name)
+	}
+	return fail("no limit in %s", file.name)
+}
+
+// maxOpenFiles is the hard limit of kernels on descriptors of one process
+// (fs.nr_open), and more than any service needs.
+const maxOpenFiles = 1 << 20
+
+// ulimits reads the hard limits of PID 1 from /proc. getrlimit(2) and
+// /proc/self/limits would show what the Go runtime has made of them.
+func ulimits(c *container) verdict {
+	if c.limits.err != nil {
+		return unknown(c.limits.err)
+	}
+	core, ok1 := c.limits.value["Max core file size"]
+	files, ok2 := c.limits.value["Max open files"]
+	if !ok1 || !ok2 {
+		return unknown(fmt.Errorf("%s/limits: no core file size or no open files", c.subjectDir))
+	}
+	evidence := fmt.Sprintf("hard limits in %s/limits: core %s, nofile %s", c.subjectDir, limitText(core.hard), limitText(files.hard))
+	if core.hard != 0 || files.hard < 0 || files.hard > maxOpenFiles {
+		return warn("%s", evidence)
+	}
+	return pass("%s", evidence)
+}
+
+func limitText(n int64) string {
+	if n < 0 {
+		return "unlimited"
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+func oomKillable(c *container) verdict {
+	name := c.subjectDir + "/oom_score_adj"
+	score, err := c.line(name)
+	if err != nil {
+		return unknown(err)
+	}
+	if score == "-1000" { // pods of the class Guaranteed have -997
+		return fail("-1000 in %s", name)
+	}
+	control, file, err := c.cgroupValues("memory", "memory.oom_control", "")
+	if err == nil && slices.Contains(strings.Split(control[0], "\n"), "oom_kill_disable 1") {
+		return fail("oom_kill_disable 1 in %s", file.name)
+	}
+	return pass("%s in %s", score, name)
+}
+
+func cgroupParent(c *container) verdict {
+	if c.cgroups.err != nil {
+		return unknown(c.cgroups.err)
+	}
+	var seen, strange []string
+	for _, p := range c.cgroups.value {
+		if p == "/" || strings.HasPrefix(p, "/..") {
+			continue
+		}
+		seen = append(seen, p)
+		usual := strings.HasPrefix(p, "/docker/") || strings.Contains(p, "/docker-") ||
+			strings.Contains(p, "kubepods") || strings.Contains(p, "libpod") || strings.Contains(p, "machine.slice")
+		if !usual {
+			strange = append(strange, p)
+		}
+	}
+	slices.Sort(strange)
+	strange = slices.Compact(strange)
+	switch {
+	case len(seen) == 0:
+		return notApplicable("a cgroup namespace hides the parent: / in /proc/self/cgroup")
+	case len(strange) > 0:
+		return warn("%s in /proc/self/cgroup", strings.Join(firstFew(strange), ", "))
+	}
+	return pass("%s in /proc/self/cgroup", slices.Min(seen))
+}

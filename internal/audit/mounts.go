@@ -1,0 +1,514 @@
+package audit
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+)
+
+// isRuntimeFile says whether the mount is one of the files that engines make for
+// every container.
+func isRuntimeFile(point string) bool {
+	switch point {
+	case "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/termination-log", "/run/.containerenv":
+		return true
+	}
+	return false
+}
+
+// isSocket says whether the mount is a single socket: runtime-socket's business.
+func (c *container) isSocket(m mount) bool {
+	info, err := c.stat(m.point)
+	return err == nil && info.Mode()&fs.ModeSocket != 0
+}
+
+func writableMounts(c *container) verdict {
+	if c.mountLines.err != nil {
+		return unknown(c.mountLines.err)
+	}
+	var points []string
+	for _, m := range c.mounts {
+		if m.readOnly() || m.isPseudo() || m.fstype == "tmpfs" || m.point == "/" || isRuntimeFile(m.point) || c.isSocket(m) {
+			continue
+		}
+		points = append(points, m.point)
+	}
+	if len(points) > 0 {
+		return warn("rw in /proc/self/mountinfo: %s", strings.Join(firstFew(points), ", ")).at(points[0])
+	}
+	return pass("none among %s in /proc/self/mountinfo", plural(len(c.mounts), "mount"))
+}
+
+func tmpfsOptions(c *container) verdict {
+	return c.eachTmpfs(func(m mount) string {
+		var missing []string
+		for _, option := range []string{"noexec", "nosuid", "nodev"} {
+			if !slices.Contains(m.options, option) {
+				missing = append(missing, option)
+			}
+		}
+		if len(missing) == 0 {
+			return ""
+		}
+		return m.point + " without " + strings.Join(missing, ", ")
+	}, fail)
+}
+
+// tmpfsSize: a size of 0 means no limit; without any it is half of the memory
+// of the host.
+func tmpfsSize(c *container) verdict {
+	return c.eachTmpfs(func(m mount) string {
+		for _, option := range m.super {
+			if size, ok := strings.CutPrefix(option, "size="); ok && strings.TrimRight(size, "kmg%") != "0" {
+				return ""
+			}
+		}
+		return m.point + " without a size"
+	}, warn)
+}
+
+// eachTmpfs gives the verdict found where problem finds one; Kubernetes has no
+// fields for the options of an emptyDir, which makes it a warning there.
+func (c *container) eachTmpfs(problem func(mount) string, found func(string, ...any) verdict) verdict {
+	if c.mountLines.err != nil {
+		return unknown(c.mountLines.err)
+	}
+	if c.kubernetes {
+		found = warn
+	}
+	var points, problems, fine []string
+	for _, m := range c.mounts {
+		if !m.isTmpfs() {
+			continue
+		}
+		if p := problem(m); p != "" {
+			points = append(points, m.point)
+			problems = append(problems, p)
+		} else {
+			fine = append(fine, m.point)
+		}
+	}
+	switch {
+	case len(problems) > 0:
+		return found("%s in /proc/self/mountinfo", strings.Join(firstFew(problems), "; ")).at(points[0])
+	case len(fine) == 0:
+		return notApplicable("no writable tmpfs in /proc/self/mountinfo")
+	}
+	return pass("as it should be: %s in /proc/self/mountinfo", strings.Join(firstFew(fine), ", "))
+}
+
+// runtimeSockets are the sockets of container runtimes, relative to the root of
+// a host; /var/run is a link to /run on most.
+var runtimeSockets = []string{
+	"run/docker.sock", "var/run/docker.sock", "docker.sock",
+	"run/containerd/containerd.sock", "var/run/containerd/containerd.sock", "containerd/containerd.sock", "containerd.sock",
+	"run/k3s/containerd/containerd.sock", "k3s/containerd/containerd.sock",
+	"run/crio/crio.sock", "var/run/crio/crio.sock", "crio/crio.sock", "crio.sock",
+	"run/podman/podman.sock", "var/run/podman/podman.sock", "podman/podman.sock", "podman.sock",
+	"run/cri-dockerd.sock", "var/run/cri-dockerd.sock", "cri-dockerd.sock",
+	"run/buildkit/buildkitd.sock", "buildkit/buildkitd.sock", "buildkitd.sock",
+}
+
+// runtimeSocket looks under the root and under every mount, as the socket may
+// have come with a directory and under another name. A mount option ro keeps
+// nobody from connecting.
+func runtimeSocket(c *container) verdict {
+	if c.mountLines.err != nil {
+		return unknown(c.mountLines.err)
+	}
+	var found, others []string
+	looked, unread := 0, 0
+	for _, m := range c.mounts {
+		if m.isPseudo() || m.isMask() || m.point == "/dev" || m.point == "/sys/fs/cgroup" {
+			continue
+		}
+		if info, err := c.stat(m.point); err == nil && info.Mode().IsRegular() {
+			continue
+		}
+		if c.isSocket(m) {
+			known := slices.ContainsFunc(runtimeSockets, func(s string) bool {
+				return path.Base(s) == path.Base(m.root) || path.Base(s) == path.Base(m.point)
+			})
+			if known {
+				found = append(found, m.point)
+			} else {
+				others = append(others, m.point)
+			}
+			continue
+		}
+		looked++
+		for _, s := range runtimeSockets {
+			name := path.Join(m.point, s)
+			info, err := c.stat(name)
+			switch {
+			case errors.Is(err, fs.ErrPermission):
+				unread++
+			case err == nil && info.Mode()&fs.ModeSocket != 0:
+				found = append(found, name)
+			}
+		}
+	}
+	slices.Sort(found)
+	found = slices.Compact(found)
+	switch {
+	case len(found) > 0:
+		return fail("socket %s", strings.Join(firstFew(found), ", ")).at(found[0])
+	case len(others) > 0:
+		return warn("a socket of the host, whose is not known: %s", strings.Join(firstFew(others), ", ")).at(others[0])
+	}
+	return c.walked(pass("none at the known paths in %s", plural(looked, "mount")), unread)
+}
+
+// hostDirectories are the directories of a host that no container should have.
+// What mountinfo calls the root of a mount is relative to its own filesystem:
+// on a host with a separate /var, /var/lib/docker reads /lib/docker.
+var hostDirectories = []string{
+	"/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sys", "/usr", "/bin", "/sbin", "/run",
+	"/var", "/var/run", "/var/lib", "/var/log", "/root", "/home",
+	"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet", "/lib/docker",
+}
+
+// sensitiveHostMounts: what an engine mounts for itself and its volumes is told
+// from a directory of the host by where it lies on its filesystem.
+func sensitiveHostMounts(c *container) verdict {
+	if c.mountLines.err != nil {
+		return unknown(c.mountLines.err)
+	}
+	var sensitive, others []string
+	var points []string
+	for _, m := range c.mounts {
+		kind, found := c.hostMount(m)
+		text := fmt.Sprintf("%s (%s)", m.point, kind)
+		switch found {
+		case Fail:
+			sensitive = append(sensitive, text)
+			points = slices.Insert(points, 0, m.point)
+		case Warn:
+			others = append(others, text)
+			points = append(points, m.point)
+		}
+	}
+	switch {
+	case len(sensitive) > 0:
+		return fail("%s in /proc/self/mountinfo", strings.Join(firstFew(append(sensitive, others...)), ", ")).at(points[0])
+	case len(others) > 0:
+		return warn("%s in /proc/self/mountinfo", strings.Join(firstFew(others), ", ")).at(points[0])
+	}
+	return pass("none among %s in /proc/self/mountinfo", plural(len(c.mounts), "mount"))
+}
+
+// hostMount says what of the host a mount is: Fail for a system directory, Warn
+// for another one, Pass for what belongs to the container.
+func (c *container) hostMount(m mount) (kind string, found Status) {
+	switch {
+	case m.point == "/" || isRuntimeFile(m.point) || isManaged(m) || m.isMask() || c.isSocket(m):
+		return "", Pass
+	case m.fstype == "devtmpfs":
+		if m.root == "/" {
+			return "the host's /dev", Fail
+		}
+		return "", Pass // one node, which device-nodes judges
+	case m.fstype == "proc" && !under(m.point, "/proc"), m.fstype == "sysfs" && !under(m.point, "/sys"):
+		return "a second " + m.fstype, Fail
+	case m.fstype == "overlay" && m.root == "/":
+		return "the filesystem of a container", Fail
+	case m.isPseudo():
+		return "", Pass
+	case m.root == "/":
+		return c.wholeFilesystem(m)
+	case slices.Contains(hostDirectories, m.root):
+		return "the host's " + m.root, Fail
+	}
+	if data := c.engineData(); data != "" && (under(data, m.root) || under(m.root, data)) {
+		return "the engine's " + m.root, Fail
+	}
+	switch m.fstype {
+	case "nfs", "nfs4", "cifs", "smb3", "ceph":
+		return "", Pass // a volume that lies elsewhere
+	}
+	return "the host's " + m.root, Warn
+}
+
+// wholeFilesystem judges a mount of the top of a filesystem: the host's root, or
+// a volume.
+func (c *container) wholeFilesystem(m mount) (kind string, found Status) {
+	switch m.fstype {
+	case "tmpfs", "ramfs", "nfs", "nfs4", "cifs", "smb3", "ceph":
+		return "", Pass
+	}
+	n := 0
+	for _, dir := range []string{"etc", "usr", "proc", "var", "boot", "lib"} {
+		if c.exists(path.Join(m.point, dir)) {
+			n++
+		}
+	}
+	switch {
+	case n >= 4:
+		return "the host's /", Fail
+	case c.kubernetes: // a persistent volume
+		return "", Pass
+	}
+	return "a whole " + m.fstype + " filesystem", Warn
+}
+
+// isManaged says whether the mount lies where engines and kubelets keep
+// volumes and the files they make for a container: .../volumes/NAME/_data,
+// .../containers/ID/FILE, .../pods/UID/volumes/... Compose and Swarm put secrets
+// under /run/secrets.
+func isManaged(m mount) bool {
+	if strings.HasPrefix(m.point, "/run/secrets/") || m.point == "/sbin/docker-init" || path.Base(m.root) == "docker-init" {
+		return true
+	}
+	parts := strings.Split(m.root, "/")
+	for i, part := range parts {
+		rest := parts[i+1:]
+		switch {
+		case part == "volumes" && len(rest) >= 2 && rest[1] == "_data",
+			part == "containers" && len(rest) >= 2 && isContainerID(rest[0]),
+			part == "overlay-containers" && len(rest) >= 2 && isContainerID(rest[0]),
+			part == "pods" && len(rest) >= 2 && slices.Contains([]string{"volumes", "volume-subpaths", "etc-hosts", "containers"}, rest[1]):
+			return true
+		}
+	}
+	return false
+}
+
+// isContainerID says whether s is 64 hexadecimal digits.
+func isContainerID(s string) bool {
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// engineData returns the engine's data directory on its filesystem, as the
+// options of an overlay root name it, or "".
+func (c *container) engineData() string {
+	root, _ := c.mountAt("/")
+	for _, option := range root.super {
+		if upper, ok := strings.CutPrefix(option, "upperdir="); ok {
+			if i := strings.Index(upper, "/overlay2/"); i > 0 {
+				return upper[:i]
+			}
+		}
+	}
+	return ""
+}
+
+func mountPropagation(c *container) verdict {
+	if c.mountLines.err != nil {
+		return unknown(c.mountLines.err)
+	}
+	var shared []string
+	for _, m := range c.mounts {
+		// A slave ("master:1") only receives, and is the default.
+		if slices.ContainsFunc(m.optional, func(o string) bool { return strings.HasPrefix(o, "shared:") }) {
+			shared = append(shared, m.point)
+		}
+	}
+	if len(shared) > 0 {
+		return fail("shared in /proc/self/mountinfo: %s", strings.Join(firstFew(shared), ", ")).at(shared[0])
+	}
+	return pass("none shared among %s in /proc/self/mountinfo", plural(len(c.mounts), "mount"))
+}
+
+// procPathsMasked looks at mounts only: reading the files would not tell a mask
+// from a file that the kernel keeps to root. About half of them exist on a
+// given kernel.
+func procPathsMasked(c *container) verdict {
+	if c.mountLines.err != nil {
+		return unknown(c.mountLines.err)
+	}
+	masked := []string{"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
+		"/proc/sched_debug", "/proc/scsi", "/sys/firmware"}
+	readOnly := []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+	// Newer engines mask these as well; older ones cannot be told to.
+	newer := []string{"/proc/interrupts", "/sys/devices/virtual/powercap"}
+
+	var bare, open []string
+	seen := 0
+	for _, name := range slices.Concat(masked, readOnly, newer) {
+		if _, err := fs.Lstat(c.sys.FS, name[1:]); err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			return unknown(readError(name, err))
+		}
+		seen++
+		m, mounted := c.mountAt(name)
+		switch {
+		case mounted && (m.root == "/null" || m.fstype == "tmpfs"):
+		case slices.Contains(newer, name):
+			open = append(open, name)
+		case mounted && m.readOnly() && slices.Contains(readOnly, name):
+		default:
+			bare = append(bare, name)
+		}
+	}
+	switch {
+	case len(bare) > 0:
+		return fail("neither masked nor read-only: %s", strings.Join(bare, ", "))
+	case seen == 0:
+		return unknown(errors.New("none of the paths exists: is /proc mounted?"))
+	case len(open) > 0:
+		return pass("all in place; newer engines also mask %s", strings.Join(open, ", "))
+	}
+	return pass("all in place, for %s that this kernel has", plural(seen, "path"))
+}
+
+// sysfsReadOnly leaves out the tmpfs that holds the cgroup v1 mounts; it is rw
+// by design. Elsewhere a mount of these filesystems is the host's.
+func sysfsReadOnly(c *container) verdict {
+	if c.mountLines.err != nil {
+		return unknown(c.mountLines.err)
+	}
+	var writable []string
+	n := 0
+	for _, m := range c.mounts {
+		kernel := m.fstype == "sysfs" || m.fstype == "cgroup" || m.fstype == "cgroup2"
+		if m.fstype == "tmpfs" || !kernel && !under(m.point, "/sys") {
+			continue
+		}
+		n++
+		if !m.readOnly() {
+			writable = append(writable, m.point)
+		}
+	}
+	switch {
+	case len(writable) > 0:
+		return fail("rw in /proc/self/mountinfo: %s", strings.Join(firstFew(writable), ", ")).at(writable[0])
+	case n == 0:
+		return notApplicable("no sysfs and no cgroup filesystem is mounted")
+	}
+	return pass("ro in /proc/self/mountinfo: /sys and what is mounted below, %s", plural(n, "mount"))
+}
+
+// device is a node in /dev, known by its numbers: names prove nothing.
+type device struct {
+	name         string
+	block        bool
+	major, minor uint32
+}
+
+func (d device) String() string {
+	kind := "c"
+	if d.block {
+		kind = "b"
+	}
+	return fmt.Sprintf("%s %s %d:%d", d.name, kind, d.major, d.minor)
+}
+
+// status is Pass for the nodes that every container gets, Fail for what opens
+// the host's disks or memory, or makes a kernel object of its own (fuse, kvm,
+// loop control, msr, cpuid).
+func (d device) status() Status {
+	switch {
+	case d.block:
+		return Fail
+	case d.major == 1: // null, zero, full, random, urandom; else mem, port, kmsg
+		if slices.Contains([]uint32{3, 5, 7, 8, 9}, d.minor) {
+			return Pass
+		}
+		return Fail
+	case d.major == 5 && d.minor <= 2, d.major == 136: // tty, console, ptmx; pts
+		return Pass
+	case d.major == 10 && slices.Contains([]uint32{229, 232, 237}, d.minor), d.major == 202, d.major == 203:
+		return Fail
+	}
+	return Warn
+}
+
+// devices lists the nodes in /dev, without entering what is mounted there.
+func (c *container) devices() ([]device, error) {
+	var found []device
+	err := fs.WalkDir(c.sys.FS, "dev", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			if name == "dev" || !errors.Is(err, fs.ErrPermission) {
+				return readError("/"+name, err)
+			}
+			return fs.SkipDir
+		}
+		if _, mounted := c.mountAt("/" + name); mounted && entry.IsDir() && name != "dev" {
+			return fs.SkipDir
+		}
+		if entry.Type()&fs.ModeDevice == 0 {
+			return nil
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return readError("/"+name, err)
+		}
+		st, known := c.fileStat(info)
+		if !known {
+			return fmt.Errorf("/%s: its numbers cannot be read here", name)
+		}
+		found = append(found, device{"/" + name, entry.Type()&fs.ModeCharDevice == 0, st.Major, st.Minor})
+		return nil
+	})
+	return found, err
+}
+
+// defaultDeviceRules are the lines of devices.list that every container has.
+var defaultDeviceRules = []string{
+	"b *:* m", "c *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm",
+	"c 5:0 rwm", "c 5:1 rwm", "c 5:2 rwm", "c 10:200 rwm", "c 136:* rwm",
+}
+
+// deviceRules returns what the device cgroup allows. Only v1 has a file for it;
+// v2 has a BPF program that cannot be read.
+func (c *container) deviceRules() ([]string, error) {
+	values, _, err := c.cgroupValues("devices", "devices.list", "")
+	if err != nil {
+		return nil, err
+	}
+	return strings.Split(values[0], "\n"), nil
+}
+
+func deviceNodes(c *container) verdict {
+	devices, err := c.devices()
+	if err != nil {
+		return unknown(err)
+	}
+	worst := Pass
+	var names []string
+	var nodes []string
+	for _, d := range devices {
+		switch d.status() {
+		case Fail:
+			worst = Fail
+			names = slices.Insert(names, 0, d.name)
+			nodes = slices.Insert(nodes, 0, d.String())
+		case Warn:
+			if worst == Pass {
+				worst = Warn
+			}
+			names = append(names, d.name)
+			nodes = append(nodes, d.String())
+		}
+	}
+	var extra []string
+	rules, err := c.deviceRules()
+	if err == nil {
+		for _, rule := range rules {
+			if rule = strings.TrimSpace(rule); rule != "" && !slices.Contains(defaultDeviceRules, rule) {
+				extra = append(extra, rule)
+			}
+		}
+	}
+	var evidence []string
+	if len(nodes) > 0 {
+		evidence = append(evidence, "in /dev: "+strings.Join(firstFew(nodes), ", "))
+	}
+	if len(extra) > 0 {
+		evidence = append(evidence, "allowed in devices.list: "+strings.Join(firstFew(extra), ", "))
+	}
+	text := strings.Join(evidence, "; ")
+	switch {
+	case worst == Fail:
+		return fail("%s", text).at(names[0])
+	case len(evidence) > 0:
+		return warn("%s", text).at(cmp.Or(slices.Concat(names, []string{"DEVICE"})...))
+	}
+	return pass("only the usual ones among %s in /dev", plural(len(devices), "node"))
+}

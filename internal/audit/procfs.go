@@ -1,0 +1,272 @@
+package audit
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/bits"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// status is /proc/PID/status, value by field (proc_pid_status(5)).
+type status map[string]string
+
+func parseStatus(data []byte) (status, error) {
+	s := status{}
+	for line := range bytes.Lines(data) {
+		if key, value, ok := strings.Cut(string(line), ":"); ok {
+			s[key] = strings.TrimSpace(value)
+		}
+	}
+	if s["Name"] == "" {
+		return nil, errors.New("no Name in status")
+	}
+	return s, nil
+}
+
+// ids returns the numbers of a field such as Uid (real, effective, saved and
+// filesystem id) or Groups (any number of them).
+func (s status) ids(field string) ([]int, error) {
+	value, ok := s[field]
+	if !ok {
+		return nil, fmt.Errorf("no %s in status", field)
+	}
+	var ids []int
+	for _, word := range strings.Fields(value) {
+		id, err := strconv.Atoi(word)
+		if err != nil {
+			return nil, fmt.Errorf("%s in status: %q is not a number", field, word)
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+// effective returns the second number of Uid or Gid.
+func (s status) effective(field string) (int, error) {
+	ids, err := s.ids(field)
+	if err != nil {
+		return 0, err
+	}
+	if len(ids) < 2 {
+		return 0, fmt.Errorf("%s in status: want 4 numbers", field)
+	}
+	return ids[1], nil
+}
+
+// mask returns a field that is a set of bits in hexadecimal: capability or
+// signal sets. Bit n is capability n, or signal n+1.
+func (s status) mask(field string) (uint64, error) {
+	value, ok := s[field]
+	if !ok {
+		return 0, fmt.Errorf("no %s in status", field)
+	}
+	mask, err := strconv.ParseUint(value, 16, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s in status: not a hexadecimal number", field)
+	}
+	return mask, nil
+}
+
+// capabilities returns the union of all five sets: what the process has, and
+// what it can get back.
+func (s status) capabilities() (uint64, error) {
+	var union uint64
+	for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"} {
+		mask, err := s.mask(set)
+		if err != nil {
+			return 0, err
+		}
+		union |= mask
+	}
+	return union, nil
+}
+
+// capabilityNames are the names of capabilities(7), by number.
+var capabilityNames = [...]string{
+	"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID",
+	"SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
+	"SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
+	"SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
+	"MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+	"CHECKPOINT_RESTORE",
+}
+
+const (
+	capDACOverride    = 1 << 1
+	capNetBindService = 1 << 10
+	capSysModule      = 1 << 16
+	capSysRawIO       = 1 << 17
+	capSysAdmin       = 1 << 21
+	// capDefault are the 14 that Docker and containerd grant.
+	capDefault = 0xa80425fb
+)
+
+// capabilityList names the bits of mask; never nil.
+func capabilityList(mask uint64) []string {
+	names := []string{}
+	for ; mask != 0; mask &= mask - 1 {
+		n := bits.TrailingZeros64(mask)
+		if n < len(capabilityNames) {
+			names = append(names, capabilityNames[n])
+		} else {
+			names = append(names, strconv.Itoa(n))
+		}
+	}
+	return names
+}
+
+// mount is one line of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
+type mount struct {
+	root     string   // field 4: directory of the filesystem that is mounted
+	point    string   // field 5: where, as a clean absolute path
+	options  []string // field 6: of this mount; these decide ro or rw
+	optional []string // field 7: propagation, such as shared:1
+	fstype   string
+	super    []string // options of the filesystem
+}
+
+func (m mount) readOnly() bool { return slices.Contains(m.options, "ro") }
+
+// isMask says whether m is how a runtime hides a path: an empty read-only tmpfs
+// over a directory, the container's own /dev/null over a file.
+func (m mount) isMask() bool {
+	return m.root == "/null" || m.fstype == "tmpfs" && m.root == "/" && m.readOnly()
+}
+
+// isTmpfs says whether m is a tmpfs that can be filled: no bind of a part of
+// one, no mask. Docker makes /dev and the cgroup v1 directory as it wants them.
+func (m mount) isTmpfs() bool {
+	return m.fstype == "tmpfs" && m.root == "/" && !m.readOnly() && m.point != "/dev" && m.point != "/sys/fs/cgroup"
+}
+
+// isPseudo says whether m shows the kernel and stores nothing.
+func (m mount) isPseudo() bool {
+	switch m.fstype {
+	case "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs", "securityfs", "debugfs", "tracefs",
+		"bpf", "pstore", "configfs", "fusectl", "binfmt_misc", "nsfs", "efivarfs", "autofs", "rpc_pipefs", "hugetlbfs":
+		return true
+	}
+	return false
+}
+
+func parseMountinfo(data []byte) ([]mount, error) {
+	var mounts []mount
+	for line := range bytes.Lines(data) {
+		// Not strings.Fields: the source may be empty.
+		fields := strings.Split(strings.TrimRight(string(line), "\n"), " ")
+		end := -1
+		if len(fields) > 6 {
+			end = slices.Index(fields[6:], "-")
+		}
+		if end < 0 || len(fields) < 6+end+4 {
+			return nil, fmt.Errorf("line %d of mountinfo is not as proc_pid_mountinfo(5) says", len(mounts)+1)
+		}
+		end += 6
+		mounts = append(mounts, mount{
+			root:     unescape(fields[3]),
+			point:    path.Clean("/" + unescape(fields[4])),
+			options:  strings.Split(fields[5], ","),
+			optional: fields[6:end],
+			fstype:   fields[end+1],
+			super:    strings.Split(fields[end+3], ","),
+		})
+	}
+	if len(mounts) == 0 {
+		return nil, errors.New("no line in mountinfo")
+	}
+	return mounts, nil
+}
+
+// unescape undoes the octal escapes of mountinfo.
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
+
+// under says whether name is dir or below it; both are clean absolute paths.
+func under(name, dir string) bool {
+	return dir == "/" || name == dir || strings.HasPrefix(name, dir+"/")
+}
+
+// cgroups are the paths of /proc/PID/cgroup by controller, "" for the v2 line
+// (cgroups(7)).
+type cgroups map[string]string
+
+func parseCgroups(data []byte) (cgroups, error) {
+	paths := cgroups{}
+	for line := range bytes.Lines(data) {
+		parts := strings.SplitN(strings.TrimRight(string(line), "\n"), ":", 3)
+		if len(parts) != 3 {
+			return nil, errors.New("a line of cgroup is not ID:CONTROLLERS:PATH")
+		}
+		for name := range strings.SplitSeq(parts[1], ",") {
+			paths[name] = parts[2]
+		}
+	}
+	return paths, nil
+}
+
+// process is one entry of /proc.
+type process struct {
+	pid, ppid int
+	comm      string // at most 15 bytes, and the process may change it
+	state     byte
+}
+
+// parseStat reads /proc/PID/stat (proc_pid_stat(5)). The name, in parentheses,
+// may hold anything, parentheses too, so the rest starts after the last one.
+func parseStat(data []byte) (process, error) {
+	open, end := bytes.IndexByte(data, '('), bytes.LastIndexByte(data, ')')
+	if open < 0 || end < open {
+		return process{}, errors.New("no (name) in stat")
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data[:open])))
+	rest := strings.Fields(string(data[end+1:]))
+	if err != nil || len(rest) < 2 {
+		return process{}, errors.New("stat is not as proc_pid_stat(5) says")
+	}
+	ppid, err := strconv.Atoi(rest[1])
+	if err != nil {
+		return process{}, errors.New("stat is not as proc_pid_stat(5) says")
+	}
+	return process{pid: pid, ppid: ppid, comm: string(data[open+1 : end]), state: rest[0][0]}, nil
+}
+
+// limit is one line of /proc/PID/limits; -1 is unlimited.
+type limit struct{ soft, hard int64 }
+
+// parseLimits reads /proc/PID/limits (proc_pid_limits(5)), by name such as
+// "Max open files". Columns are fixed: names are padded to 26 characters.
+func parseLimits(data []byte) (map[string]limit, error) {
+	limits := map[string]limit{}
+	for line := range bytes.Lines(data) {
+		if len(line) < 26 || bytes.HasPrefix(line, []byte("Limit ")) {
+			continue
+		}
+		fields := strings.Fields(string(line[26:]))
+		if len(fields) < 2 {
+			continue
+		}
+		soft, err1 := parseLimit(fields[0])
+		hard, err2 := parseLimit(fields[1])
+		if err1 != nil || err2 != nil {
+			return nil, errors.New("limits is not as proc_pid_limits(5) says")
+		}
+		limits[strings.TrimSpace(string(line[:26]))] = limit{soft, hard}
+	}
+	if len(limits) == 0 {
+		return nil, errors.New("no line in limits")
+	}
+	return limits, nil
+}
+
+func parseLimit(s string) (int64, error) {
+	if s == "unlimited" {
+		return -1, nil
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	return int64(min(n, 1<<63-1)), err
+}

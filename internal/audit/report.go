@@ -1,0 +1,134 @@
+package audit
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// Schema is the version of the report's JSON form, docs/audit.schema.json. A new
+// field leaves it, a changed or removed one raises it.
+const Schema = 1
+
+// Report is the result of one audit.
+type Report struct {
+	Schema  int       `json:"schema"`
+	Tool    string    `json:"tool"`
+	Time    time.Time `json:"time"`
+	Variant string    `json:"variant"`
+	Summary Summary   `json:"summary"`
+	Checks  []Result  `json:"checks"` // in the order of the table
+	Facts   Facts     `json:"facts"`
+}
+
+// Result is the verdict of one check.
+type Result struct {
+	ID         string   `json:"id"`
+	Title      string   `json:"title"`
+	Subject    Subject  `json:"subject"`
+	Severity   Severity `json:"severity"` // of a failure
+	Status     Status   `json:"status"`
+	Evidence   string   `json:"evidence"`             // what was read, where
+	Reason     string   `json:"reason,omitempty"`     // why it is not decided, or not in full
+	Incomplete int      `json:"incomplete,omitempty"` // files and directories that could not be read
+	Why        string   `json:"why"`
+	Fix        Fix      `json:"fix"`
+	References []string `json:"references"`
+}
+
+// Summary counts the verdicts.
+type Summary struct {
+	Pass          int `json:"pass"`
+	Fail          int `json:"fail"`
+	Warn          int `json:"warn"`
+	Unknown       int `json:"unknown"`
+	NotApplicable int `json:"not_applicable"`
+}
+
+func (s *Summary) add(status Status) {
+	switch status {
+	case Pass:
+		s.Pass++
+	case Fail:
+		s.Fail++
+	case Warn:
+		s.Warn++
+	case Unknown:
+		s.Unknown++
+	case NotApplicable:
+		s.NotApplicable++
+	}
+}
+
+// Failed says whether a check of at least that severity failed. A warning or an
+// unknown is no failure.
+func (r *Report) Failed(least Severity) bool {
+	for _, c := range r.Checks {
+		if c.Status == Fail && c.Severity >= least {
+			return true
+		}
+	}
+	return false
+}
+
+// WriteJSON writes the report as indented JSON, as docs/audit.schema.json
+// describes it.
+func WriteJSON(w io.Writer, r *Report) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(r)
+}
+
+// printable escapes what would move a terminal's cursor or break a line.
+func printable(s string) string {
+	clean := strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) < 0
+	if clean {
+		return s
+	}
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case r == unicode.ReplacementChar:
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			quoted := strconv.QuoteRuneToASCII(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+	}
+	return b.String()
+}
+
+// plural returns "1 file", "2 files"; the plural is the singular with an s
+// unless it is given.
+func plural(n int, singular string, forms ...string) string {
+	word := singular
+	switch {
+	case n == 1:
+	case len(forms) > 0:
+		word = forms[0]
+	default:
+		word += "s"
+	}
+	return strconv.Itoa(n) + " " + word
+}
+
+// byteSize writes n with the largest binary unit that leaves at least 1.
+func byteSize(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	size, unit := float64(n), 0
+	for size >= 1024 && unit < len(units)-1 {
+		size /= 1024
+		unit++
+	}
+	if unit == 0 || size == float64(int64(size)) {
+		return fmt.Sprintf("%.0f %s", size, units[unit])
+	}
+	return fmt.Sprintf("%.1f %s", size, units[unit])
+}

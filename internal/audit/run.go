@@ -1,0 +1,158 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Options selects checks by id. Empty, all of them run.
+type Options struct {
+	Only []string // these and no others
+	Skip []string // all but these
+}
+
+// Validate returns an error that names each unknown id and the nearest one.
+func (o Options) Validate() error {
+	var errs []error
+	for _, id := range slices.Concat(o.Only, o.Skip) {
+		if !slices.ContainsFunc(checks, func(c Check) bool { return c.ID == id }) {
+			errs = append(errs, fmt.Errorf("no check %q, did you mean %q? The checks are: %s", id, nearestID(id), strings.Join(ids(), ", ")))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (o Options) selects(id string) bool {
+	return (len(o.Only) == 0 || slices.Contains(o.Only, id)) && !slices.Contains(o.Skip, id)
+}
+
+func ids() []string {
+	var all []string
+	for _, c := range checks {
+		all = append(all, c.ID)
+	}
+	return all
+}
+
+// nearestID returns the id with the least edit distance.
+func nearestID(id string) string {
+	return slices.MinFunc(ids(), func(a, b string) int { return editDistance(id, a) - editDistance(id, b) })
+}
+
+// editDistance is Levenshtein's, by bytes.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(diagonal+cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// Run audits the system. The error is that of opts or of ctx; what could not be
+// read is no error but a verdict.
+func Run(ctx context.Context, sys *System, opts Options) (*Report, error) {
+	if err := opts.Validate(); err != nil {
+		return nil, err
+	}
+	walk := slices.ContainsFunc(checks, func(c Check) bool { return c.walks && opts.selects(c.ID) })
+	c, err := inspect(ctx, sys, walk)
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	r := &Report{
+		Schema:  Schema,
+		Tool:    sys.Tool,
+		Variant: sys.Variant,
+		Facts:   c.facts(),
+		Checks:  []Result{},
+	}
+	if sys.Now != nil {
+		r.Time = sys.Now().UTC().Truncate(time.Second)
+	}
+	for _, check := range checks {
+		if !opts.selects(check.ID) {
+			continue
+		}
+		result := check.result(check.run(c))
+		r.Checks = append(r.Checks, result)
+		r.Summary.add(result.Status)
+	}
+	return r, nil
+}
+
+// verdict is what a check's function returns.
+type verdict struct {
+	status     Status
+	evidence   string // what was read, where
+	reason     string // why it is not decided, or not in full
+	incomplete int    // files and directories that could not be read
+	subst      string // for MOUNT, PATH or VARIABLE in the fix
+}
+
+func pass(format string, args ...any) verdict {
+	return verdict{status: Pass, evidence: fmt.Sprintf(format, args...)}
+}
+
+func fail(format string, args ...any) verdict {
+	return verdict{status: Fail, evidence: fmt.Sprintf(format, args...)}
+}
+
+func warn(format string, args ...any) verdict {
+	return verdict{status: Warn, evidence: fmt.Sprintf(format, args...)}
+}
+
+// unknown is for what could not be read.
+func unknown(err error) verdict { return verdict{status: Unknown, reason: err.Error()} }
+
+// notApplicable is for a question without meaning here.
+func notApplicable(format string, args ...any) verdict {
+	return verdict{status: NotApplicable, reason: fmt.Sprintf(format, args...)}
+}
+
+// at sets the thing that the fix is about.
+func (v verdict) at(thing string) verdict {
+	v.subst = thing
+	return v
+}
+
+// result joins the check and its verdict. Names from the container may hold
+// anything, so control characters are escaped before they reach a terminal.
+func (c Check) result(v verdict) Result {
+	fix := c.Fix
+	if v.subst != "" {
+		thing := printable(v.subst)
+		fill := strings.NewReplacer("MOUNT", thing, "PATH", thing, "VARIABLE", thing).Replace
+		fix = Fix{Docker: fill(fix.Docker), Compose: fill(fix.Compose), Kubernetes: fill(fix.Kubernetes)}
+	}
+	return Result{
+		ID: c.ID, Title: c.Title, Subject: c.Subject, Severity: c.Severity,
+		Status: v.status, Evidence: printable(v.evidence), Reason: printable(v.reason), Incomplete: v.incomplete,
+		Why: c.Why, Fix: fix, References: c.References,
+	}
+}
+
+// isNoProcess says whether err comes of a process that has ended.
+func isNoProcess(err error) bool { return errors.Is(err, syscall.ESRCH) }
+
+// isAbsent says whether err means that the kernel has no such thing, in contrast
+// to one that may not be read.
+func isAbsent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP)
+}

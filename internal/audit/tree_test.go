@@ -1,0 +1,274 @@
+package audit
+
+import (
+	"bufio"
+	"context"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/fstest"
+	"time"
+)
+
+// fixture is a recorded container that a test may change before it is audited.
+type fixture struct {
+	t      *testing.T
+	files  fstest.MapFS
+	denied map[string]error
+	caps   map[string]bool // files with file capabilities
+	sys    *System
+}
+
+// load reads testdata/POSTURE: the files of /proc, /sys and /etc under their own
+// names, with newlines for the zero bytes of cmdline and environ. tree.txt has
+// what files cannot hold, one line each:
+//
+//	PATH link TARGET
+//	PATH dir MODE
+//	PATH char|block MAJOR:MINOR
+//	PATH file MODE [ELF|FIRST LINE]
+func load(t *testing.T, posture string) *fixture {
+	t.Helper()
+	f := &fixture{t: t, files: fstest.MapFS{}, denied: map[string]error{}, caps: map[string]bool{}}
+	root := filepath.Join("testdata", posture)
+	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, name)
+		if err != nil {
+			return err
+		}
+		switch path.Base(rel) {
+		case "tree.txt":
+			f.tree(string(data))
+			return nil
+		case "cmdline", "environ":
+			data = []byte(strings.ReplaceAll(string(data), "\n", "\x00"))
+		}
+		f.write(filepath.ToSlash(rel), string(data))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.sys = &System{
+		FS: denyFS{f.files, f.denied},
+		Stat: func(info fs.FileInfo) (FileStat, bool) {
+			if st, ok := info.Sys().(*FileStat); ok {
+				return *st, true
+			}
+			return FileStat{Nlink: 1}, true
+		},
+		FileCapability: func(name string) (bool, error) { return f.caps[name], f.denied["xattr "+name] },
+		Keyctl:         func() error { return syscall.EPERM },
+		LandlockABI:    func() (int, error) { return 7, nil },
+		Sleep:          func(ctx context.Context, d time.Duration) error { return ctx.Err() },
+		Now:            func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) },
+		PID:            12,
+		EUID:           65532,
+		Environ:        []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/"},
+		Tool:           "test",
+	}
+	return f
+}
+
+func (f *fixture) tree(text string) {
+	f.t.Helper()
+	s := bufio.NewScanner(strings.NewReader(text))
+	for s.Scan() {
+		fields := strings.SplitN(s.Text(), " ", 4)
+		if strings.HasPrefix(s.Text(), "#") || len(fields) < 3 {
+			continue
+		}
+		switch name, kind, arg := fields[0], fields[1], fields[2]; kind {
+		case "link":
+			f.link(name, arg)
+		case "dir":
+			f.files[name] = &fstest.MapFile{Mode: fs.ModeDir | unixMode(f.t, arg)}
+		case "char":
+			f.device(name, fs.ModeDevice|fs.ModeCharDevice, arg)
+		case "block":
+			f.device(name, fs.ModeDevice, arg)
+		case "file":
+			content := ""
+			if len(fields) > 3 {
+				content = strings.Replace(fields[3], "ELF", "\x7fELF", 1)
+			}
+			f.write(name, content).Mode = unixMode(f.t, arg)
+		default:
+			f.t.Fatalf("tree.txt: kind %q", kind)
+		}
+	}
+}
+
+// unixMode turns 04755 into what package fs uses.
+func unixMode(t *testing.T, octal string) fs.FileMode {
+	t.Helper()
+	n, err := strconv.ParseUint(octal, 8, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mode := fs.FileMode(n & 0o777)
+	for bit, flag := range map[uint64]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
+		if n&bit != 0 {
+			mode |= flag
+		}
+	}
+	return mode
+}
+
+func (f *fixture) device(name string, mode fs.FileMode, numbers string) {
+	major, minor, _ := strings.Cut(numbers, ":")
+	a, err1 := strconv.Atoi(major)
+	b, err2 := strconv.Atoi(minor)
+	if err1 != nil || err2 != nil {
+		f.t.Fatalf("device numbers %q", numbers)
+	}
+	f.files[name] = &fstest.MapFile{Mode: mode | 0o666, Sys: &FileStat{Major: uint32(a), Minor: uint32(b), Nlink: 1}}
+}
+
+// write makes a file of mode 0444.
+func (f *fixture) write(name, content string) *fstest.MapFile {
+	file := &fstest.MapFile{Data: []byte(content), Mode: 0o444}
+	f.files[name] = file
+	return file
+}
+
+// file makes one of this mode, as 04755.
+func (f *fixture) file(name, octal, content string) {
+	f.write(name, content).Mode = unixMode(f.t, octal)
+}
+
+// owned makes one with an owner.
+func (f *fixture) owned(name, octal string, uid, gid int) {
+	file := f.write(name, "\x7fELF")
+	file.Mode = unixMode(f.t, octal)
+	file.Sys = &FileStat{UID: uid, GID: gid, Nlink: 1}
+}
+
+func (f *fixture) link(name, target string) {
+	f.files[name] = &fstest.MapFile{Data: []byte(target), Mode: fs.ModeSymlink | 0o777}
+}
+
+func (f *fixture) socket(name string) { f.files[name] = &fstest.MapFile{Mode: fs.ModeSocket | 0o660} }
+
+// sub replaces text in a file, which has to hold it.
+func (f *fixture) sub(name, old, with string) {
+	f.t.Helper()
+	file := f.files[name]
+	if file == nil || !strings.Contains(string(file.Data), old) {
+		f.t.Fatalf("%s does not hold %q", name, old)
+	}
+	file.Data = []byte(strings.ReplaceAll(string(file.Data), old, with))
+}
+
+// status sets a field of /proc/PID/status of PID 1 and of the auditor.
+func (f *fixture) status(field, value string) {
+	f.t.Helper()
+	for _, name := range []string{"proc/1/status", "proc/self/status"} {
+		f.statusOf(name, field, value)
+	}
+}
+
+func (f *fixture) statusOf(name, field, value string) {
+	f.t.Helper()
+	var b strings.Builder
+	for line := range strings.Lines(string(f.files[name].Data)) {
+		if !strings.HasPrefix(line, field+":") {
+			b.WriteString(line)
+		}
+	}
+	f.files[name].Data = []byte(b.String() + field + ":\t" + value + "\n")
+}
+
+// mount adds a line to mountinfo, given from the root of the mount on.
+func (f *fixture) mount(line string) {
+	m := f.files["proc/self/mountinfo"]
+	m.Data = append(m.Data, "900 106 254:0 "+line+"\n"...)
+}
+
+// process adds one to /proc.
+func (f *fixture) process(pid, ppid int, state, comm, cmdline string) {
+	dir := "proc/" + strconv.Itoa(pid) + "/"
+	f.write(dir+"stat", strconv.Itoa(pid)+" ("+comm+") "+state+" "+strconv.Itoa(ppid)+" 1 1 0\n")
+	f.write(dir+"cmdline", strings.ReplaceAll(cmdline, " ", "\x00")+"\x00")
+	f.write(dir+"status", string(f.files["proc/1/status"].Data))
+}
+
+// deny makes names unreadable.
+func (f *fixture) deny(names ...string) {
+	for _, name := range names {
+		f.denied[name] = fs.ErrPermission
+	}
+}
+
+func (f *fixture) run() *Report {
+	f.t.Helper()
+	r, err := Run(f.t.Context(), f.sys, Options{})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return r
+}
+
+// result returns the result of one check.
+func (r *Report) result(t *testing.T, id string) Result {
+	t.Helper()
+	for _, c := range r.Checks {
+		if c.ID == id {
+			return c
+		}
+	}
+	t.Fatalf("no check %q in the report", id)
+	return Result{}
+}
+
+// denyFS is a file system of which some names give an error.
+type denyFS struct {
+	files  fstest.MapFS
+	denied map[string]error
+}
+
+func (d denyFS) refuse(op, name string) error {
+	if err := d.denied[name]; err != nil {
+		return &fs.PathError{Op: op, Path: name, Err: err}
+	}
+	return nil
+}
+
+func (d denyFS) Open(name string) (fs.File, error) {
+	if err := d.refuse("open", name); err != nil {
+		return nil, err
+	}
+	return d.files.Open(name)
+}
+
+func (d denyFS) ReadLink(name string) (string, error) {
+	if err := d.refuse("readlink", name); err != nil {
+		return "", err
+	}
+	return d.files.ReadLink(name)
+}
+
+// Lstat asks for no right on the file itself, only on what is above it.
+func (d denyFS) Lstat(name string) (fs.FileInfo, error) {
+	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+		if err := d.refuse("lstat", dir); err != nil {
+			return nil, err
+		}
+	}
+	if err := d.denied["lstat "+name]; err != nil {
+		return nil, &fs.PathError{Op: "lstat", Path: name, Err: err}
+	}
+	return d.files.Lstat(name)
+}
