@@ -5,7 +5,7 @@ export VERSION COMMIT
 
 COMPOSE := scripts/compose.sh
 
-.PHONY: help up down logs run test build images history clean
+.PHONY: help up down logs run test soak build images history clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' Makefile
@@ -25,8 +25,11 @@ run: build ## serve on this machine, without Docker
 test: ## run the tests of every module, and say what had to be left out
 	@scripts/test.sh
 
+soak: ## a million requests and fifty stops, of which none may be lost; takes minutes
+	go test -count=1 -timeout 60m -run TestStopUnderLoadLosesNothing -v . -soak
+
 build: ## build the binary, ./imagelab
-	CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o imagelab .
+	CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -gcflags=google.golang.org/protobuf/...=-l -ldflags "-s -w -funcalign=1 -X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o imagelab .
 
 images: ## build both images
 	@scripts/base-images.sh

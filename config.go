@@ -59,9 +59,11 @@ type Config struct {
 	StoreMaxBlob  ByteSize `env:"IMAGELAB_STORE_MAX_BLOB" envDefault:"1MiB" min:"0B" max:"1TiB" desc:"largest body that POST /store takes"`
 	StoreCapacity ByteSize `env:"IMAGELAB_STORE_CAPACITY" envDefault:"8MiB" min:"0B" max:"1TiB" desc:"bytes that /store keeps in all"`
 
-	Faults  bool   `env:"IMAGELAB_FAULTS" envDefault:"false" want:"true or false" desc:"serve /delay, /status, /panic, /stream, /headers and /echo, to try drain, alerts and timeouts"`
-	Pprof   bool   `env:"IMAGELAB_PPROF" envDefault:"false" want:"true or false" desc:"serve /debug/pprof/ on the ops listener"`
-	Variant string `env:"IMAGELAB_VARIANT" desc:"name of the image variant, shown in metrics; the images set scratch and alpine"`
+	Faults      bool     `env:"IMAGELAB_FAULTS" envDefault:"false" want:"true or false" desc:"serve /delay, /status, /panic, /stream, /headers and /echo, to try drain, alerts and timeouts"`
+	Pprof       bool     `env:"IMAGELAB_PPROF" envDefault:"false" want:"true or false" desc:"serve /debug/pprof/ on the ops listener"`
+	ImageBudget ByteSize `env:"IMAGELAB_IMAGE_BUDGET" envDefault:"150MB" min:"0B" max:"1TiB" desc:"image size up to which the audit only warns"`
+	Peers       string   `env:"IMAGELAB_PEERS" want:"up to 8 [NAME=]URL of other ops listeners with commas between, such as alpine=http://alpine:9000, each under a name of its own" desc:"other imagelabs that the dashboard shows beside this one, as NAME=URL with commas between"`
+	Variant     string   `env:"IMAGELAB_VARIANT" desc:"name of the image variant, shown in metrics; the images set scratch and alpine"`
 }
 
 // ByteSize is a number of bytes, written as 16MiB, 150MB or plain 1024.
@@ -145,6 +147,7 @@ func loadConfig(environ []string) (Config, []variable, error) {
 
 	for i := range vars {
 		v := &vars[i]
+		v.Value, v.Source = v.Default, "default"
 		value, source, err := lookup(given, v.Name)
 		if err != nil {
 			errs = append(errs, err)
@@ -153,12 +156,11 @@ func loadConfig(environ []string) (Config, []variable, error) {
 			delete(given, v.Name)
 			continue
 		}
-		v.Value, v.Source = value, source
 		if source == "default" || value == "" && !v.empty {
-			v.Value, v.Source = v.Default, "default"
 			delete(given, v.Name)
 			continue
 		}
+		v.Value, v.Source = value, source
 		given[v.Name] = value
 	}
 
@@ -260,7 +262,7 @@ func unknownNames(given map[string]string, vars []variable) []error {
 		nearest := slices.MinFunc(vars, func(a, b variable) int {
 			return levenshtein.ComputeDistance(a.Name, base) - levenshtein.ComputeDistance(b.Name, base)
 		})
-		errs = append(errs, fmt.Errorf("%s is not a variable of imagelab, the nearest is %s; --help lists all", name, nearest.Name))
+		errs = append(errs, fmt.Errorf("%s is not a variable of imagelab, the nearest is %s; --help lists all", oneLine(name), nearest.Name))
 	}
 	return errs
 }
@@ -351,6 +353,9 @@ func (v variable) wellFormed() bool {
 		host, port, err := net.SplitHostPort(v.Value)
 		_, perr := strconv.ParseUint(port, 10, 16)
 		return v.Value == "" || err == nil && perr == nil && !strings.ContainsAny(host, " /")
+	case "IMAGELAB_PEERS":
+		_, err := splitPeers(v.Value)
+		return err == nil
 	case "IMAGELAB_DATA_DIR":
 		return strings.HasPrefix(v.Value, "/")
 	}

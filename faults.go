@@ -16,13 +16,11 @@ import (
 const maxFault = 10 * time.Minute
 
 func addFaultRoutes(s *server) {
-	s.handle("/delay/{duration}", get(func(w http.ResponseWriter, r *http.Request) {
+	s.handle("/delay/{duration}", get(unhurried(func(w http.ResponseWriter, r *http.Request) {
 		d, ok := faultDuration(w, r)
 		if !ok {
 			return
 		}
-		// A read deadline that passes meanwhile would cancel the request.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		t := time.NewTimer(d)
 		defer t.Stop()
 		select {
@@ -30,7 +28,7 @@ func addFaultRoutes(s *server) {
 			writeJSON(w, http.StatusOK, fmt.Appendf(nil, `{"delayed":%q}`+"\n", d))
 		case <-r.Context().Done():
 		}
-	}))
+	})))
 	s.handle("/status/{code}", get(func(w http.ResponseWriter, r *http.Request) {
 		code, err := strconv.Atoi(r.PathValue("code"))
 		if err != nil || code < 200 || code > 599 {

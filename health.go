@@ -12,12 +12,15 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/caarlos0/env/v11"
+
+	"imagelab/internal/audit"
 )
 
 // This file has both ends of one contract: the state that /health, /livez and
@@ -40,12 +43,22 @@ func (s state) String() string {
 type health struct {
 	started time.Time // what uptime counts from
 	state   atomic.Int32
-	closed  atomic.Bool // by hand, through /readyz/disable
+	readyIn atomic.Int64 // nanoseconds from started to ready
+	closed  atomic.Bool  // by hand, through /readyz/disable
+
+	// What the probes of /health were, in nanoseconds where it is a time.
+	seen, failed, last, spent, longest atomic.Int64
 }
 
 func newHealth(started time.Time) *health { return &health{started: started} }
 
-func (h *health) set(s state)    { h.state.Store(int32(s)) }
+func (h *health) set(s state) {
+	if s == ready {
+		h.readyIn.Store(int64(time.Since(h.started)))
+	}
+	h.state.Store(int32(s))
+}
+
 func (h *health) current() state { return state(h.state.Load()) }
 
 // readiness is what /readyz says: the state, or "disabled" for a ready process
@@ -76,8 +89,36 @@ func (h *health) serveHealth(m *metrics) http.HandlerFunc {
 		body = append(body, '}', '\n')
 		writeJSON(w, code, body)
 		count.Inc()
-		m.probeDuration.Observe(time.Since(began).Seconds())
+		took := time.Since(began)
+		m.probeDuration.Observe(took.Seconds())
+		h.probed(began, took, code)
 	}
+}
+
+// probed notes one request to /health for the report.
+func (h *health) probed(at time.Time, took time.Duration, code int) {
+	h.seen.Add(1)
+	if code != http.StatusOK {
+		h.failed.Add(1)
+	}
+	h.last.Store(at.UnixNano())
+	h.spent.Add(int64(took))
+	for most := h.longest.Load(); int64(took) > most && !h.longest.CompareAndSwap(most, int64(took)); {
+		most = h.longest.Load()
+	}
+}
+
+// app is what the process knows of itself, for the audit's report.
+func (h *health) app() *audit.App {
+	app := &audit.App{Started: h.started.UTC(), StartSeconds: time.Duration(h.readyIn.Load()).Seconds()}
+	if seen := h.seen.Load(); seen > 0 {
+		app.Probes = &audit.ProbeSummary{
+			Seen: seen, Failed: h.failed.Load(), Last: time.Unix(0, h.last.Load()).UTC(),
+			MeanSeconds: time.Duration(h.spent.Load() / seen).Seconds(),
+			MaxSeconds:  time.Duration(h.longest.Load()).Seconds(),
+		}
+	}
+	return app
 }
 
 // serveLive answers GET /livez: the process runs, whatever its state.
@@ -124,18 +165,10 @@ func healthcheck(ctx context.Context, urls []string, opts probeOptions, environ 
 	ctx, cancel := context.WithTimeoutCause(ctx, opts.timeout, fmt.Errorf("no answer within %v", opts.timeout))
 	defer cancel()
 
-	report := func(verdict, detail string) {
-		line := verdict + ": " + oneLine(detail)
-		if len(line) >= maxProbeLine {
-			line = strings.ToValidUTF8(line[:maxProbeLine-4], "") + "..."
-		}
-		fmt.Fprintln(stdout, line)
-	}
-
 	began := time.Now()
 	targets, err := targets(urls, environ)
 	if err != nil {
-		report("unhealthy", err.Error())
+		printVerdict(stdout, "unhealthy", err.Error())
 		return 1
 	}
 	type result struct {
@@ -164,13 +197,13 @@ func healthcheck(ctx context.Context, urls []string, opts probeOptions, environ 
 	took := time.Since(began).Round(100 * time.Microsecond)
 	switch {
 	case failed > 0 && len(targets) > 1:
-		report("unhealthy", fmt.Sprintf("%d of %d failed: %v", failed, len(targets), first.err))
+		printVerdict(stdout, "unhealthy", fmt.Sprintf("%d of %d failed: %v", failed, len(targets), first.err))
 	case failed > 0:
-		report("unhealthy", first.err.Error())
+		printVerdict(stdout, "unhealthy", first.err.Error())
 	case len(targets) > 1:
-		report("healthy", fmt.Sprintf("all %d in %v, first %s", len(targets), took, targets[0].name))
+		printVerdict(stdout, "healthy", fmt.Sprintf("all %d in %v, first %s", len(targets), took, targets[0].name))
 	default:
-		report("healthy", fmt.Sprintf("%s in %v %s", first.detail, took, targets[0].name))
+		printVerdict(stdout, "healthy", fmt.Sprintf("%s in %v %s", first.detail, took, targets[0].name))
 	}
 	if failed > 0 {
 		return 1
@@ -178,11 +211,20 @@ func healthcheck(ctx context.Context, urls []string, opts probeOptions, environ 
 	return 0
 }
 
+// printVerdict prints the line of a probe, whatever detail is.
+func printVerdict(w io.Writer, verdict, detail string) {
+	line := verdict + ": " + oneLine(detail)
+	if len(line) >= maxProbeLine {
+		line = strings.ToValidUTF8(line[:maxProbeLine-4], "") + "..."
+	}
+	fmt.Fprintln(w, line)
+}
+
 // oneLine keeps what a server or a resolver said from spreading over lines or
 // steering a terminal.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if !strconv.IsPrint(r) {
 			return ' '
 		}
 		return r
@@ -258,13 +300,13 @@ func parseTarget(raw string) (target, error) {
 	if rest, ok := strings.CutPrefix(raw, "unix://"); ok {
 		socket, path, _ := strings.Cut(rest, ":")
 		if !strings.HasPrefix(socket, "/") {
-			return target{}, fmt.Errorf("%q: %s", raw, acceptedURLs)
+			return target{}, fmt.Errorf("%q: %s", shown(raw), acceptedURLs)
 		}
 		t := target{name: raw, network: "unix", addrs: []string{socket}, host: "localhost"}
 		if path != "" {
 			u, err := url.ParseRequestURI(path)
 			if err != nil {
-				return target{}, fmt.Errorf("%q: %s", raw, acceptedURLs)
+				return target{}, fmt.Errorf("%q: %s", shown(raw), acceptedURLs)
 			}
 			t.path = u.RequestURI()
 		}
@@ -272,25 +314,35 @@ func parseTarget(raw string) (target, error) {
 	}
 	u, err := url.Parse(raw)
 	if err != nil {
-		return target{}, fmt.Errorf("%q does not parse: %s", raw, acceptedURLs)
+		return target{}, fmt.Errorf("%q does not parse: %s", shown(raw), acceptedURLs)
 	}
 	t := target{name: u.Redacted(), network: "tcp", host: u.Host, user: u.User}
 	port := u.Port()
 	switch {
 	case u.Hostname() == "":
-		return target{}, fmt.Errorf("%q has no host: %s", raw, acceptedURLs)
+		return target{}, fmt.Errorf("%q has no host: %s", shown(raw), acceptedURLs)
 	case u.Scheme == "tcp" && port == "":
-		return target{}, fmt.Errorf("%q has no port: %s", raw, acceptedURLs)
+		return target{}, fmt.Errorf("%q has no port: %s", shown(raw), acceptedURLs)
 	case u.Scheme == "tcp":
 	case u.Scheme == "http":
 		t.path, port = u.RequestURI(), orDefault(port, "80")
 	case u.Scheme == "https":
 		t.path, port, t.tls = u.RequestURI(), orDefault(port, "443"), true
 	default:
-		return target{}, fmt.Errorf("%q: %s", raw, acceptedURLs)
+		return target{}, fmt.Errorf("%q: %s", shown(raw), acceptedURLs)
 	}
 	t.addrs = []string{net.JoinHostPort(u.Hostname(), port)}
 	return t, nil
+}
+
+// shown is a URL that does not parse, without what may be a password: one with
+// a character such as / in it is the usual reason.
+func shown(raw string) string {
+	scheme, rest, _ := strings.Cut(raw, "://")
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		return scheme + "://xxxxx" + rest[at:]
+	}
+	return raw
 }
 
 func orDefault(s, other string) string {
@@ -317,34 +369,71 @@ func (t target) probe(ctx context.Context, opts probeOptions) (string, error) {
 const maxHeader = 64 << 10
 
 func (t target) exchange(ctx context.Context, opts probeOptions) (string, error) {
-	conn, err := t.dial(ctx)
-	if err != nil {
-		return "", reason(err)
-	}
-	defer conn.Close()
 	if t.path == "" {
+		conn, err := t.dial(ctx)
+		if err != nil {
+			return "", reason(err)
+		}
+		conn.Close()
 		return "connected", nil
 	}
-	raw := conn
-	stop := context.AfterFunc(ctx, func() { raw.Close() })
-	defer stop()
+	resp, err := t.request(ctx, opts)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	if !opts.status.contains(resp.StatusCode) {
+		return "", fmt.Errorf("status %d, want %v", resp.StatusCode, opts.status)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return "", fmt.Errorf("status %d, but its body broke off: %w", resp.StatusCode, reason(err))
+	}
+	return strconv.Itoa(resp.StatusCode), nil
+}
 
+// request sends one request on a connection of its own, which ends with ctx and
+// with the response's body. That needs no client with a pool, redirects and
+// proxies; a redirect counts as the status that it is.
+func (t target) request(ctx context.Context, opts probeOptions) (*http.Response, error) {
+	raw, err := t.dial(ctx)
+	if err != nil {
+		return nil, reason(err)
+	}
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	end := func() { stop(); raw.Close() }
+	resp, err := t.converse(ctx, raw, opts)
+	if err != nil {
+		end()
+		return nil, err
+	}
+	resp.Body = body{resp.Body, end}
+	return resp, nil
+}
+
+// body is a response's body that ends its connection.
+type body struct {
+	io.ReadCloser
+	end func()
+}
+
+// Close does not read the rest, as the server may go on for ever.
+func (b body) Close() error { b.end(); return nil }
+
+// converse sends the request on conn and reads the response's header.
+func (t target) converse(ctx context.Context, conn net.Conn, opts probeOptions) (*http.Response, error) {
 	if t.tls {
 		name, _, err := net.SplitHostPort(t.addrs[0])
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		secure := tls.Client(conn, &tls.Config{ServerName: name, InsecureSkipVerify: opts.insecure, NextProtos: []string{"http/1.1"}})
 		if err := secure.HandshakeContext(ctx); err != nil {
-			return "", fmt.Errorf("TLS: %w", reason(err))
+			return nil, fmt.Errorf("TLS: %w", reason(err))
 		}
 		conn = secure
 	}
-
-	// One request on one connection needs no client with a pool, redirects and
-	// proxies; a redirect counts as the status that it is.
 	if err := t.send(conn, opts); err != nil {
-		return "", reason(err)
+		return nil, reason(err)
 	}
 	limited := &io.LimitedReader{R: conn, N: maxHeader}
 	resp, err := readFinal(bufio.NewReader(limited), opts.method)
@@ -352,17 +441,10 @@ func (t target) exchange(ctx context.Context, opts probeOptions) (string, error)
 		if limited.N <= 0 {
 			err = fmt.Errorf("header over %d bytes", maxHeader)
 		}
-		return "", fmt.Errorf("no HTTP answer: %w", reason(err))
-	}
-	defer resp.Body.Close()
-	if !opts.status.contains(resp.StatusCode) {
-		return "", fmt.Errorf("status %d, want %v", resp.StatusCode, opts.status)
+		return nil, fmt.Errorf("no HTTP answer: %w", reason(err))
 	}
 	limited.N = 1<<63 - 1 // a body may be long, it only has to end in time
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-		return "", fmt.Errorf("status %d, but its body broke off: %w", resp.StatusCode, reason(err))
-	}
-	return strconv.Itoa(resp.StatusCode), nil
+	return resp, nil
 }
 
 // dial connects to the first address that accepts.
@@ -383,28 +465,23 @@ func (t target) dial(ctx context.Context) (conn net.Conn, err error) {
 
 // send writes the request.
 func (t target) send(w io.Writer, opts probeOptions) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\n", opts.method, t.path)
-	host, agent := t.host, "imagelab-healthcheck/"+version
-	if password, ok := t.user.Password(); ok {
-		credentials := base64.StdEncoding.EncodeToString([]byte(t.user.Username() + ":" + password))
-		fmt.Fprintf(&b, "Authorization: Basic %s\r\n", credentials)
+	own := headerFlag{{"Host", t.host}, {"User-Agent", "imagelab-healthcheck/" + version}, {"Accept", "*/*"}, {"Connection", "close"}}
+	if t.user != nil {
+		password, _ := t.user.Password()
+		own = append(own, header{"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte(t.user.Username()+":"+password))})
 	}
 	if opts.method != http.MethodGet && opts.method != http.MethodHead {
-		b.WriteString("Content-Length: 0\r\n")
+		own = append(own, header{"Content-Length", "0"})
 	}
-	for _, h := range opts.headers {
-		switch http.CanonicalHeaderKey(h.name) {
-		case "Host":
-			host = h.value
-			continue
-		case "User-Agent":
-			agent = h.value
-			continue
-		}
+	// What --header gives replaces what would be sent without it.
+	own = slices.DeleteFunc(own, func(h header) bool { return opts.headers.has(h.name) })
+
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\n", opts.method, t.path)
+	for _, h := range append(own, opts.headers...) {
 		fmt.Fprintf(&b, "%s: %s\r\n", h.name, h.value)
 	}
-	fmt.Fprintf(&b, "Host: %s\r\nUser-Agent: %s\r\nAccept: */*\r\nConnection: close\r\n\r\n", host, agent)
+	b.WriteString("\r\n")
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -441,7 +518,14 @@ func reason(err error) error {
 }
 
 // headerFlag is the repeatable --header "Name: value".
-type headerFlag []struct{ name, value string }
+type headerFlag []header
+
+type header struct{ name, value string }
+
+// has says whether there is a header of that name, in any case.
+func (h headerFlag) has(name string) bool {
+	return slices.ContainsFunc(h, func(h header) bool { return strings.EqualFold(h.name, name) })
+}
 
 func (h *headerFlag) String() string { return "" }
 
@@ -450,7 +534,7 @@ func (h *headerFlag) Set(s string) error {
 	if !found || !isToken(name) || strings.ContainsAny(value, "\r\n\x00") {
 		return fmt.Errorf("want \"Name: value\"")
 	}
-	*h = append(*h, struct{ name, value string }{name, strings.TrimSpace(value)})
+	*h = append(*h, header{name, strings.TrimSpace(value)})
 	return nil
 }
 

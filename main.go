@@ -42,13 +42,17 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	mode, opts, err := parseArgs(args)
 	switch {
 	case err != nil && mode == modeHealthcheck:
-		fmt.Fprintf(stdout, "unhealthy: %s\n", oneLine(err.Error()))
+		printVerdict(stdout, "unhealthy", err.Error())
 		return exitFailed
 	case err != nil:
 		fmt.Fprintf(stderr, "imagelab: %v\nRun imagelab --help for what there is.\n", err)
 		return exitUsage
 	case mode == modeHealthcheck:
 		return healthcheck(ctx, opts.targets, opts.probe, environ, stdout)
+	case mode == modeAudit:
+		return auditMode(ctx, opts.audit, opts.format, environ, stdout, stderr)
+	case mode == modeCompare:
+		return compareMode(ctx, opts.peers, opts.format, environ, stdout, stderr)
 	case mode == modeVersion:
 		printVersion(stdout)
 		return exitOK
@@ -62,11 +66,11 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		fmt.Fprintf(stderr, "imagelab: bad configuration:\n  %s\n", strings.ReplaceAll(err.Error(), "\n", "\n  "))
 		return exitUsage
 	}
-	return serve(ctx, cfg, vars, newLogger(cfg, stderr))
+	return serve(ctx, cfg, vars, environ, newLogger(cfg, stderr))
 }
 
 // serve runs the two listeners until a signal.
-func serve(ctx context.Context, cfg Config, vars []variable, log *slog.Logger) int {
+func serve(ctx context.Context, cfg Config, vars []variable, environ []string, log *slog.Logger) int {
 	// First of all, as PID 1 does not get the signals that it has not asked for.
 	// Two, as the first begins the drain and the second ends it.
 	signals := make(chan os.Signal, 2)
@@ -84,6 +88,18 @@ func serve(ctx context.Context, cfg Config, vars []variable, log *slog.Logger) i
 		return exitFailed
 	}
 	blobs := openStore(cfg, reg, m, log)
+	system, err := newSystem(environ)
+	if err != nil {
+		log.Error("cannot start", "err", err)
+		return exitFailed
+	}
+	auditor := newAuditor(system, h.app, reg, log)
+	peers, err := splitPeers(cfg.Peers)
+	if err != nil {
+		log.Error("cannot start", "err", err)
+		return exitFailed
+	}
+	live := newEvents(reg, h, cfg, peers)
 
 	app := newServer("app", appLn, cfg, log, m)
 	app.maxInFlight = lim.inFlight
@@ -101,11 +117,19 @@ func serve(ctx context.Context, cfg Config, vars []variable, log *slog.Logger) i
 	group.Add(m.track("app")(app.actor(stop, appDrain(cfg))))
 	metricsHandler := newMetricsHandler(reg, log)
 	if opsLn == nil {
-		addOpsRoutes(app, "/-", cfg, vars, h, metricsHandler)
+		addOpsRoutes(app, "/-", cfg, vars, h, auditor, metricsHandler)
+		addDashboardRoutes(app, "/-", cfg, live)
 	} else {
 		ops := newServer("ops", opsLn, cfg, log, m)
-		addOpsRoutes(ops, "", cfg, vars, h, metricsHandler)
+		addOpsRoutes(ops, "", cfg, vars, h, auditor, metricsHandler)
+		addDashboardRoutes(ops, "", cfg, live)
 		group.Add(m.track("ops")(ops.actor(stop, opsDrain())))
+	}
+	if !system.OnHost() {
+		group.Add(m.track("audit")(auditor.actor()))
+	}
+	if len(peers) > 0 {
+		group.Add(m.track("peers")(live.actor()))
 	}
 	if os.Getpid() == 1 {
 		group.Add(m.track("reaper")(reaperActor(os.DirFS("/proc"), m, log)))

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
-	"net/http/pprof"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -105,9 +104,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 
 	switch {
-	case s.maxInFlight > 0 && inFlight > s.maxInFlight && r.URL.Path != "/health":
-		// /health stays: an overloaded process that is restarted for being
-		// overloaded serves nobody.
+	case s.maxInFlight > 0 && inFlight > s.maxInFlight && r.URL.Path != "/health" && !strings.HasPrefix(r.URL.Path, "/-/"):
+		// /health and the ops paths stay: an overloaded process that is restarted
+		// for being overloaded serves nobody.
 		s.metrics.rejected.WithLabelValues("in_flight").Inc()
 		rec.Header().Set("Retry-After", "1")
 		writeError(rec, http.StatusServiceUnavailable, "overloaded", "a new try in a second")
@@ -246,6 +245,15 @@ func (s *server) limitBody(h http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
+// unhurried is for handlers that take their time: a read deadline that passes
+// meanwhile would cancel the request.
+func unhurried(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+		h(w, r)
+	}
+}
+
 // The header values that nearly every response has; shared, so never changed.
 var (
 	jsonType = []string{"application/json"}
@@ -304,7 +312,7 @@ func serveProof(cfg Config) http.HandlerFunc {
 
 // addOpsRoutes adds the ops paths under prefix: "" on a listener of their own,
 // "/-" on the app listener.
-func addOpsRoutes(s *server, prefix string, cfg Config, vars []variable, h *health, metrics http.Handler) {
+func addOpsRoutes(s *server, prefix string, cfg Config, vars []variable, h *health, a *auditor, metrics http.Handler) {
 	open := func(path string, handler http.Handler) { s.handle(prefix+path, handler) }
 	guarded := func(path string, handler http.Handler) { open(path, requireToken(cfg.OpsToken, handler)) }
 
@@ -313,14 +321,10 @@ func addOpsRoutes(s *server, prefix string, cfg Config, vars []variable, h *heal
 	guarded("/readyz/disable", post(h.serveClose(true)))
 	guarded("/readyz/enable", post(h.serveClose(false)))
 	guarded("/metrics", get(metrics.ServeHTTP))
+	guarded("/audit", get(a.serve))
 	guarded("/config", get(serveConfig(vars)))
 	if cfg.Pprof {
-		// Index finds a profile by what follows /debug/pprof/ in the path.
-		guarded("/debug/pprof/", http.StripPrefix(prefix, http.HandlerFunc(pprof.Index)))
-		guarded("/debug/pprof/cmdline", get(pprof.Cmdline))
-		guarded("/debug/pprof/profile", get(pprof.Profile))
-		guarded("/debug/pprof/symbol", http.HandlerFunc(pprof.Symbol))
-		guarded("/debug/pprof/trace", get(pprof.Trace))
+		addProfileRoutes(s, guarded)
 	}
 }
 
@@ -393,7 +397,11 @@ func (s *server) actor(stop *stopper, times drainTimes) (execute func() error, i
 func bindAll(ctx context.Context, cfg Config, lim limits, log *slog.Logger, m *metrics) (app, ops *listener, err error) {
 	app, err = listen(ctx, "app", appAddr(cfg), log, m)
 	if err != nil {
-		return nil, nil, fmt.Errorf("listen PORT=%d: %w", cfg.Port, err)
+		what := fmt.Sprintf("PORT=%d", cfg.Port)
+		if cfg.BindAddress != "" {
+			what = fmt.Sprintf("IMAGELAB_BIND_ADDRESS=%q %s", cfg.BindAddress, what)
+		}
+		return nil, nil, fmt.Errorf("listen %s: %w", what, err)
 	}
 	app.maxConns, app.readTimeout, app.writeTimeout = lim.conns, cfg.ReadTimeout, cfg.WriteTimeout
 	if cfg.OpsAddr == "" {

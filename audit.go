@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
+
+	"imagelab/internal/audit"
+)
+
+// auditOptions are the flags of --audit.
+type auditOptions struct {
+	checks audit.Options  // --only and --skip
+	failOn audit.Severity // the least severity of a failure for exit code 1
+}
+
+// newSystem is the container as the audit sees it. The audit has to work in
+// images that know nothing of imagelab, so of environ only what concerns it is
+// read, and the rest may be what it likes.
+func newSystem(environ []string) (*audit.System, error) {
+	sys := audit.Live()
+	sys.Environ = environ
+	sys.Tool = version
+	// A label of the image, by the contract of GET /proof.
+	sys.PublicEnv = []string{"LAB_TOKEN"}
+	given := env.ToMap(environ)
+	for _, v := range variables() {
+		value, _, err := lookup(given, v.Name)
+		switch {
+		case v.Name == "IMAGELAB_VARIANT" && err == nil:
+			sys.Variant = value
+		case v.Name == "IMAGELAB_IMAGE_BUDGET" && err != nil:
+			return nil, err
+		case v.Name == "IMAGELAB_IMAGE_BUDGET":
+			var budget ByteSize
+			if v.Value = orDefault(value, v.Default); budget.UnmarshalText([]byte(v.Value)) != nil {
+				return nil, v.refuse()
+			}
+			sys.ImageBudget = int64(budget)
+		}
+	}
+	return sys, nil
+}
+
+// auditMode prints the report of the container that the process runs in. The
+// exit code is 1 when a check of at least opts.failOn failed; a warning or an
+// unknown is no failure.
+func auditMode(ctx context.Context, opts auditOptions, format string, environ []string, stdout, stderr io.Writer) int {
+	sys, err := newSystem(environ)
+	if err != nil {
+		fmt.Fprintf(stderr, "imagelab: %v\n", err)
+		return exitUsage
+	}
+	report, err := audit.Run(ctx, sys, opts.checks)
+	if err != nil {
+		fmt.Fprintf(stderr, "imagelab: %v\n", err)
+		return exitFailed
+	}
+	switch format {
+	case "json":
+		err = audit.WriteJSON(stdout, report)
+	case "markdown":
+		err = audit.WriteMarkdown(stdout, report)
+	default:
+		err = audit.WriteText(stdout, report, terminal(stdout, env.ToMap(environ)))
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "imagelab: write the report: %v\n", err)
+		return exitFailed
+	}
+	if report.Failed(opts.failOn) {
+		return exitFailed
+	}
+	return exitOK
+}
+
+// terminal finds out how wide w is and whether it shows colours; NO_COLOR turns
+// them off (no-color.org).
+func terminal(w io.Writer, environ map[string]string) audit.TextOptions {
+	f, isFile := w.(*os.File)
+	if !isFile {
+		return audit.TextOptions{}
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return audit.TextOptions{}
+	}
+	return audit.TextOptions{Color: environ["NO_COLOR"] == "" && environ["TERM"] != "dumb", Width: int(size.Col)}
+}
+
+// auditor keeps the report of the serving process.
+type auditor struct {
+	system  *audit.System
+	app     func() *audit.App
+	metrics *auditMetrics
+	log     *slog.Logger
+
+	mu     sync.Mutex // held during a run: whoever waits for one gets its report
+	report *audit.Report
+	ran    time.Time
+}
+
+func newAuditor(system *audit.System, app func() *audit.App, reg prometheus.Registerer, log *slog.Logger) *auditor {
+	a := &auditor{system: system, app: app, metrics: &auditMetrics{}, log: log}
+	reg.MustRegister(a.metrics)
+	return a
+}
+
+// fresh is how old a report may be that is served again: any number of viewers
+// cost one audit a second.
+const fresh = time.Second
+
+// run returns a report that is fresh.
+func (a *auditor) run(ctx context.Context) (*audit.Report, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.report != nil && time.Since(a.ran) < fresh {
+		return a.report, nil
+	}
+	began := time.Now()
+	system := *a.system
+	system.App = a.app()
+	report, err := audit.Run(ctx, &system, audit.Options{})
+	if err != nil {
+		return nil, err
+	}
+	a.report, a.ran = report, time.Now()
+	a.metrics.set(report, time.Since(began))
+	return report, nil
+}
+
+// actor is the pair for run.Group: it audits once at the start, beside the first
+// requests, and then waits for the end.
+func (a *auditor) actor() (execute func() error, interrupt func(error)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	execute = func() error {
+		if report, err := a.run(ctx); err == nil {
+			s := report.Summary
+			a.log.Info("audited", "pass", s.Pass, "fail", s.Fail, "warn", s.Warn, "unknown", s.Unknown, "not_applicable", s.NotApplicable)
+		}
+		<-ctx.Done()
+		return nil
+	}
+	return execute, func(error) { cancel() }
+}
+
+// notInContainer is the error code of GET /audit where there is nothing to audit.
+const notInContainer = "not-in-a-container"
+
+// serve answers GET /audit with the report as JSON. Outside a container there is
+// none: nobody asked to have the machine searched.
+func (a *auditor) serve(w http.ResponseWriter, r *http.Request) {
+	if a.system.OnHost() {
+		writeError(w, http.StatusNotFound, notInContainer, "a container, or imagelab --audit")
+		return
+	}
+	report, err := a.run(r.Context())
+	if err != nil { // only the client's end does that
+		return
+	}
+	var body bytes.Buffer
+	_ = audit.WriteJSON(&body, report) // a Buffer takes everything
+	writeJSON(w, http.StatusOK, body.Bytes())
+}
+
+// auditMetrics exposes the latest report.
+type auditMetrics struct {
+	mu     sync.Mutex
+	report *audit.Report
+	took   time.Duration
+}
+
+var (
+	auditCheckDesc = prometheus.NewDesc("imagelab_audit_check",
+		"Verdict of a check: 1 pass, 0.5 warn, 0 fail, NaN unknown; absent where it does not apply.", []string{"id", "severity"}, nil)
+	auditChecksDesc = prometheus.NewDesc("imagelab_audit_checks",
+		"Number of checks by verdict.", []string{"verdict"}, nil)
+	auditDurationDesc = prometheus.NewDesc("imagelab_audit_duration_seconds",
+		"How long the latest audit took.", nil, nil)
+)
+
+func (m *auditMetrics) set(report *audit.Report, took time.Duration) {
+	m.mu.Lock()
+	m.report, m.took = report, took
+	m.mu.Unlock()
+}
+
+// Describe is for prometheus.Collector.
+func (m *auditMetrics) Describe(descs chan<- *prometheus.Desc) {
+	descs <- auditCheckDesc
+	descs <- auditChecksDesc
+	descs <- auditDurationDesc
+}
+
+// Collect is for prometheus.Collector; before the first report there is nothing.
+func (m *auditMetrics) Collect(metrics chan<- prometheus.Metric) {
+	m.mu.Lock()
+	report, took := m.report, m.took
+	m.mu.Unlock()
+	if report == nil {
+		return
+	}
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	values := map[audit.Status]float64{audit.Pass: 1, audit.Warn: 0.5, audit.Fail: 0, audit.Unknown: math.NaN()}
+	for _, c := range report.Checks {
+		if value, applies := values[c.Status]; applies {
+			gauge(auditCheckDesc, value, c.ID, c.Severity.String())
+		}
+	}
+	s := report.Summary
+	for verdict, n := range map[audit.Status]int{
+		audit.Pass: s.Pass, audit.Fail: s.Fail, audit.Warn: s.Warn, audit.Unknown: s.Unknown, audit.NotApplicable: s.NotApplicable,
+	} {
+		gauge(auditChecksDesc, float64(n), string(verdict))
+	}
+	gauge(auditDurationDesc, took.Seconds())
+}
+
+// listFlag is a flag of comma-separated words that may be given repeatedly.
+type listFlag struct{ words *[]string }
+
+func (l listFlag) String() string { return "" }
+
+func (l listFlag) Set(s string) error {
+	for word := range strings.SplitSeq(s, ",") {
+		if word = strings.TrimSpace(word); word != "" {
+			*l.words = append(*l.words, word)
+		}
+	}
+	return nil
+}

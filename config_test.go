@@ -1,0 +1,445 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestEveryFieldIsAVariableWithADescription(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, v := range variables() {
+		if v.Name == "" || v.Desc == "" || v.want == "" || seen[v.Name] {
+			t.Errorf("Config.%s: env %q, desc %q, want %q: each is needed, and the first only once", v.field.Name, v.Name, v.Desc, v.want)
+		}
+		seen[v.Name] = true
+		if _, lo := v.field.Tag.Lookup("min"); lo {
+			if _, hi := v.field.Tag.Lookup("max"); !hi {
+				t.Errorf("%s has a min and no max", v.Name)
+			}
+		}
+	}
+	if len(seen) != reflect.TypeFor[Config]().NumField() {
+		t.Errorf("variables() has %d of %d fields", len(seen), reflect.TypeFor[Config]().NumField())
+	}
+}
+
+func TestReadmeDocumentsEveryVariable(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range variables() {
+		row := ""
+		for line := range strings.Lines(string(readme)) {
+			if strings.HasPrefix(line, "|") && strings.Contains(line, "`"+v.Name+"`") {
+				row = line
+			}
+		}
+		if row == "" || v.Default != "" && !strings.Contains(row, "`"+v.Default+"`") {
+			t.Errorf("README.md on %s = %q, want a row of its table with the default `%s`", v.Name, row, v.Default)
+		}
+	}
+}
+
+func TestBadConfigurationIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	empty, newline, abc, large := file("empty", ""), file("newline", "\r\n"), file("abc", "abc\n"), file("large", strings.Repeat("x", 2<<20))
+	if err := syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	const (
+		port     = "want a port from 1 to 65535, or 0 for any free one"
+		boolean  = "want true or false"
+		duration = "want a duration such as 250ms or 8s, from "
+		size     = "want a size such as 512KiB, 16MiB or 150MB, from 0B to 1TiB"
+		ops      = "want host:port such as :9000 or 127.0.0.1:9000, or nothing for /-/ on the app listener"
+		bind     = "want an IP address or a host name without a port, or nothing for all interfaces"
+	)
+	for _, tc := range []struct {
+		name    string
+		environ []string
+		want    []string // lines, in order; each as the line begins
+	}{
+		{"port that is a word", []string{"PORT=http"}, []string{`PORT="http": ` + port}},
+		{"port of a Kubernetes service link", []string{"PORT=tcp://10.0.0.1:80"}, []string{`PORT="tcp://10.0.0.1:80": ` + port}},
+		{"port above", []string{"PORT=65536"}, []string{`PORT="65536": ` + port}},
+		{"port below", []string{"PORT=-1"}, []string{`PORT="-1": ` + port}},
+		{"port with a space", []string{"PORT= 80"}, []string{`PORT=" 80": ` + port}},
+		{"port with a fraction", []string{"PORT=80.0"}, []string{`PORT="80.0": ` + port}},
+		{"port of more than a number holds", []string{"PORT=99999999999999999999"}, []string{`PORT="99999999999999999999": ` + port}},
+		{"ports that are equal", []string{"PORT=9000"}, []string{"PORT and IMAGELAB_OPS_ADDR are both port 9000"}},
+		{"ports that are equal on one address", []string{"PORT=90", "IMAGELAB_BIND_ADDRESS=127.0.0.1", "IMAGELAB_OPS_ADDR=127.0.0.1:90"}, []string{"PORT and IMAGELAB_OPS_ADDR are both port 90"}},
+		{"ops address without a port", []string{"IMAGELAB_OPS_ADDR=127.0.0.1"}, []string{`IMAGELAB_OPS_ADDR="127.0.0.1": ` + ops}},
+		{"ops address that is a port", []string{"IMAGELAB_OPS_ADDR=9000"}, []string{`IMAGELAB_OPS_ADDR="9000": ` + ops}},
+		{"ops address that is a URL", []string{"IMAGELAB_OPS_ADDR=http://127.0.0.1:9000/"}, []string{`IMAGELAB_OPS_ADDR="http://127.0.0.1:9000/": ` + ops}},
+		{"ops port above", []string{"IMAGELAB_OPS_ADDR=:65536"}, []string{`IMAGELAB_OPS_ADDR=":65536": ` + ops}},
+		{"bind address with a port", []string{"IMAGELAB_BIND_ADDRESS=127.0.0.1:80"}, []string{`IMAGELAB_BIND_ADDRESS="127.0.0.1:80": ` + bind}},
+		{"bind address in brackets", []string{"IMAGELAB_BIND_ADDRESS=[::1]"}, []string{`IMAGELAB_BIND_ADDRESS="[::1]": ` + bind}},
+		{"negative duration", []string{"IMAGELAB_DRAIN_DELAY=-1s"}, []string{`IMAGELAB_DRAIN_DELAY="-1s": ` + duration + "0s to 10m"}},
+		{"duration of zero where it means never", []string{"IMAGELAB_READ_HEADER_TIMEOUT=0s"}, []string{`IMAGELAB_READ_HEADER_TIMEOUT="0s": ` + duration + "1ms to 1h"}},
+		{"absurd duration", []string{"IMAGELAB_SHUTDOWN_TIMEOUT=87600h"}, []string{`IMAGELAB_SHUTDOWN_TIMEOUT="87600h": ` + duration + "0s to 1h"}},
+		{"duration of more than a number holds", []string{"IMAGELAB_IDLE_TIMEOUT=99999999999h"}, []string{`IMAGELAB_IDLE_TIMEOUT="99999999999h": ` + duration}},
+		{"duration without unit", []string{"IMAGELAB_READ_TIMEOUT=30"}, []string{`IMAGELAB_READ_TIMEOUT="30": ` + duration}},
+		{"negative size", []string{"IMAGELAB_MAX_BODY=-1MiB"}, []string{`IMAGELAB_MAX_BODY="-1MiB": ` + size}},
+		{"absurd size", []string{"IMAGELAB_MAX_BODY=2TiB"}, []string{`IMAGELAB_MAX_BODY="2TiB": ` + size}},
+		{"size of more than a number holds", []string{"IMAGELAB_MAX_BODY=99999999EiB"}, []string{`IMAGELAB_MAX_BODY="99999999EiB": ` + size}},
+		{"size of an unknown unit", []string{"IMAGELAB_MAX_BODY=1 loaf"}, []string{`IMAGELAB_MAX_BODY="1 loaf": ` + size}},
+		{"size that is none", []string{"IMAGELAB_MAX_BODY=NaN"}, []string{`IMAGELAB_MAX_BODY="NaN": ` + size}},
+		{"blob of more than the store", []string{"IMAGELAB_STORE_MAX_BLOB=2MiB", "IMAGELAB_STORE_CAPACITY=1MiB"}, []string{"IMAGELAB_STORE_MAX_BLOB (2.0 MiB) is more than IMAGELAB_STORE_CAPACITY (1.0 MiB)"}},
+		{"negative number", []string{"IMAGELAB_MAX_CONNS=-1"}, []string{`IMAGELAB_MAX_CONNS="-1": want a number of connections, or 0 to derive it`}},
+		{"absurd number", []string{"IMAGELAB_MAX_IN_FLIGHT=1000001"}, []string{`IMAGELAB_MAX_IN_FLIGHT="1000001": want a number of requests, or 0 to derive it`}},
+		{"bool that is none", []string{"IMAGELAB_FAULTS=yes"}, []string{`IMAGELAB_FAULTS="yes": ` + boolean}},
+		{"log level that is none", []string{"IMAGELAB_LOG_LEVEL=verbose"}, []string{`IMAGELAB_LOG_LEVEL="verbose": want debug, info, warn or error`}},
+		{"log format that is none", []string{"IMAGELAB_LOG_FORMAT=xml"}, []string{`IMAGELAB_LOG_FORMAT="xml": want json or text`}},
+		{"access log that is none", []string{"IMAGELAB_ACCESS_LOG=true"}, []string{`IMAGELAB_ACCESS_LOG="true": want errors, all or off`}},
+		{"relative data directory", []string{"IMAGELAB_DATA_DIR=tmp"}, []string{`IMAGELAB_DATA_DIR="tmp": want an absolute path`}},
+		{"unknown name", []string{"IMAGELAB_DRAIN_DELAI=1s"}, []string{"IMAGELAB_DRAIN_DELAI is not a variable of imagelab, the nearest is IMAGELAB_DRAIN_DELAY;"}},
+		{"unknown name of a file", []string{"IMAGELAB_OPS_TOKENS_FILE=/x"}, []string{"IMAGELAB_OPS_TOKENS_FILE is not a variable of imagelab, the nearest is IMAGELAB_OPS_TOKEN;"}},
+		{"prefix where there is none", []string{"IMAGELAB_PORT=80"}, []string{"IMAGELAB_PORT is not a variable"}},
+		{"prefix alone", []string{"IMAGELAB_="}, []string{"IMAGELAB_ is not a variable"}},
+		{"unknown name over two lines", []string{"IMAGELAB_\n\x1b[2J=1"}, []string{"IMAGELAB_  [2J is not a variable"}},
+		{"value over two lines", []string{"PORT=80\n81"}, []string{`PORT="80\n81": ` + port}},
+		{"service link outside of Kubernetes", []string{"IMAGELAB_SERVICE_HOST=10.0.0.1"}, []string{"IMAGELAB_SERVICE_HOST is not a variable"}},
+		{"unknown name inside of Kubernetes", []string{"KUBERNETES_SERVICE_HOST=10.0.0.1", "IMAGELAB_TYPO=1"}, []string{"IMAGELAB_TYPO is not a variable"}},
+		{"file and value", []string{"SECRET=hidden", "SECRET_FILE=" + abc}, []string{"SECRET and SECRET_FILE are both set: unset one"}},
+		{"file that is missing", []string{"SECRET_FILE=/no/such"}, []string{fmt.Sprintf(`SECRET_FILE: "/no/such", read by uid %d: no such file or directory`, os.Geteuid())}},
+		{"file that is missing, for each rule", []string{"IMAGELAB_DATA_DIR_FILE=/no/such", "IMAGELAB_OPS_ADDR_FILE=/no/such", "IMAGELAB_LOG_FORMAT_FILE=/no/such"},
+			[]string{"IMAGELAB_OPS_ADDR_FILE: ", "IMAGELAB_LOG_FORMAT_FILE: ", "IMAGELAB_DATA_DIR_FILE: "}},
+		{"file that is a directory", []string{"SECRET_FILE=" + dir}, []string{fmt.Sprintf("SECRET_FILE: %q is not a regular file", dir)}},
+		{"file that is a pipe", []string{"PORT_FILE=" + dir + "/fifo"}, []string{fmt.Sprintf("PORT_FILE: %q is not a regular file", dir+"/fifo")}},
+		{"file that never ends", []string{"SECRET_FILE=/dev/zero"}, []string{`SECRET_FILE: "/dev/zero" is not a regular file`}},
+		{"file without content", []string{"SECRET_FILE=" + empty}, []string{fmt.Sprintf("SECRET_FILE: %q is empty", empty)}},
+		{"file of a newline", []string{"IMAGELAB_OPS_TOKEN_FILE=" + newline}, []string{fmt.Sprintf("IMAGELAB_OPS_TOKEN_FILE: %q is empty", newline)}},
+		{"file that is too large", []string{"SECRET_FILE=" + large}, []string{fmt.Sprintf("SECRET_FILE: %q has 2097152 bytes, want at most 1048576", large)}},
+		{"value of a file", []string{"PORT_FILE=" + abc}, []string{`PORT="abc": ` + port}},
+		{"everything in one go", []string{"PORT=abc", "IMAGELAB_MAX_BODY=-1", "IMAGELAB_TYPO=1", "IMAGELAB_PPROF=on", "SECRET_FILE=/no/such", "IMAGELAB_DRAIN_DELAY=1"}, []string{
+			"IMAGELAB_TYPO ", "SECRET_FILE: ", `PORT="abc"`, `IMAGELAB_DRAIN_DELAY="1"`, `IMAGELAB_MAX_BODY="-1"`, `IMAGELAB_PPROF="on"`,
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			code, stdout, stderr := invoke(t, tc.environ)
+			lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")
+			if code != 2 || stdout != "" || lines[0] != "imagelab: bad configuration:" || len(lines) != 1+len(tc.want) {
+				t.Fatalf("run with %q = %d, stdout %q, stderr:\n%s\nwant 2 and %d errors", tc.environ, code, stdout, stderr, len(tc.want))
+			}
+			for i, want := range tc.want {
+				if !strings.HasPrefix(lines[i+1], "  "+want) {
+					t.Errorf("run with %q: error %q, want %q", tc.environ, lines[i+1], want)
+				}
+			}
+		})
+	}
+}
+
+// asUser runs the program as the user of the images, for what root may do anyway.
+func asUser(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	// Not the binary's own path, which other users may not walk.
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = append(environ, asProgram+"=1")
+	cmd.Dir = "/"
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65532, Gid: 65532}}
+	}
+	return execute(t, cmd)
+}
+
+// execute runs cmd to its end.
+func execute(t *testing.T, cmd *exec.Cmd) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, complaints strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &complaints
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	overdue := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	defer overdue.Stop()
+	_ = cmd.Wait()
+	return cmd.ProcessState.ExitCode(), out.String(), complaints.String()
+}
+
+func TestUnreadableFileSaysWhoMayReadIt(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "secret")
+	if err := os.WriteFile(path, []byte("hidden"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() != 0 { // then it is one's own
+		if err := os.Chmod(path, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { // for others to get there
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader := os.Geteuid()
+	if reader == 0 {
+		reader = 65532
+	}
+	want := fmt.Sprintf("SECRET_FILE: %q, owner %d:%d, mode %04o, read by uid %d: permission denied; make it readable",
+		path, os.Geteuid(), info.Sys().(*syscall.Stat_t).Gid, info.Mode().Perm(), reader)
+	code, _, stderr := asUser(t, []string{"SECRET_FILE=" + path})
+	if code != 2 || !strings.Contains(stderr, want) || strings.Contains(stderr, "hidden") {
+		t.Errorf("run = %d %q, want 2 %q", code, stderr, want)
+	}
+	code, stdout, stderr := asUser(t, []string{"PORT_FILE=" + path}, "--healthcheck")
+	want = "unhealthy: " + strings.Replace(want, "SECRET_FILE", "PORT_FILE", 1)
+	line := strings.TrimSuffix(stdout, "...\n")
+	if code != 1 || !strings.HasPrefix(line, want) && !strings.HasPrefix(want, line) {
+		t.Errorf("--healthcheck = %d %q, want 1 %q", code, stdout, want)
+	}
+	checkVerdict(t, code, stdout, stderr)
+}
+
+func TestServiceLinksAreNotMistakes(t *testing.T) {
+	t.Parallel()
+	// What a pod gets of Services named imagelab and imagelab-canary.
+	environ := []string{"KUBERNETES_SERVICE_HOST=10.0.0.1", "KUBERNETES_PORT=tcp://10.0.0.1:443"}
+	for _, prefix := range []string{"IMAGELAB", "IMAGELAB_CANARY"} {
+		for _, link := range []string{
+			"SERVICE_HOST=10.0.0.2", "SERVICE_PORT=8000", "SERVICE_PORT_HTTP=8000", "PORT=tcp://10.0.0.2:8000",
+			"PORT_8000_TCP=tcp://10.0.0.2:8000", "PORT_8000_TCP_PROTO=tcp", "PORT_8000_TCP_PORT=8000", "PORT_8000_TCP_ADDR=10.0.0.2",
+		} {
+			environ = append(environ, prefix+"_"+link)
+		}
+	}
+	start(t, environ...)
+}
+
+// setting is one entry of GET /config.
+type setting struct{ Value, Source string }
+
+// config returns what GET /config says, by variable.
+func (in *instance) config(t *testing.T) map[string]setting {
+	t.Helper()
+	resp, body := fetch(t, "GET", in.ops+"/config", "")
+	var list []struct{ Name, Value, Source string }
+	if err := json.Unmarshal([]byte(body), &list); err != nil || resp.Header.Get("Content-Type") != "application/json" {
+		t.Fatalf("GET /config = %q %q, %v", resp.Header.Get("Content-Type"), body, err)
+	}
+	byName := map[string]setting{}
+	for i, v := range list {
+		if want := variables()[i].Name; v.Name != want {
+			t.Errorf("GET /config: entry %d = %s, want %s", i, v.Name, want)
+		}
+		byName[v.Name] = setting{v.Value, v.Source}
+	}
+	return byName
+}
+
+func TestConfigSaysWhereValuesAreFrom(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "login")
+	if err := os.WriteFile(path, []byte("me\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := start(t, "SECRET=hidden", "LAB_LOGIN_FILE="+path, "LAB_TOKEN=", "ROCKET_SIZE=", "IMAGELAB_IDLE_TIMEOUT=91s", "IMAGELAB_FAULTS_FILE=", "IMAGELAB_VARIANT=<&>").config(t)
+	for name, want := range map[string]setting{
+		"SECRET":                  {"(redacted)", "environment"},
+		"LAB_LOGIN":               {"me", path},
+		"LAB_TOKEN":               {"unknown", "default"}, // an empty value is the default
+		"ROCKET_SIZE":             {"", "environment"},    // except where it is a value
+		"IMAGELAB_OPS_TOKEN":      {"", "default"},
+		"IMAGELAB_IDLE_TIMEOUT":   {"91s", "environment"},
+		"IMAGELAB_MAX_BODY":       {"1MiB", "default"},
+		"IMAGELAB_FAULTS":         {"false", "default"},
+		"IMAGELAB_VARIANT":        {"<&>", "environment"},
+		"IMAGELAB_BIND_ADDRESS":   {"127.0.0.1", "environment"},
+		"IMAGELAB_STORE_MAX_BLOB": {"1MiB", "default"},
+	} {
+		if got[name] != want {
+			t.Errorf("GET /config: %s = %+v, want %+v", name, got[name], want)
+		}
+	}
+}
+
+func TestEmptyValuesAreDefaults(t *testing.T) {
+	t.Parallel()
+	var environ []string
+	for _, v := range variables() {
+		if !v.empty {
+			environ = append(environ, v.Name+"=", v.Name+"_FILE=")
+		}
+	}
+	cfg, _, err := loadConfig(environ)
+	want, _, _ := loadConfig(nil)
+	if err != nil || cfg != want {
+		t.Errorf("loadConfig of empty values = %+v, %v, want %+v", cfg, err, want)
+	}
+}
+
+func TestEveryVariableCanBeAFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	values := map[string]string{
+		"PORT": "0", "IMAGELAB_BIND_ADDRESS": "127.0.0.1", "IMAGELAB_OPS_ADDR": "127.0.0.1:0", "IMAGELAB_DATA_DIR": t.TempDir(),
+		"ROCKET_SIZE": "of a file", "IMAGELAB_DRAIN_DELAY": "0s", "IMAGELAB_LOG_LEVEL": "debug",
+		"IMAGELAB_PEERS": "other=http://127.0.0.1:1",
+	}
+	var environ []string
+	paths := map[string]string{}
+	for _, v := range variables() {
+		value, given := values[v.Name]
+		switch {
+		case given:
+		case v.Name == "IMAGELAB_OPS_TOKEN": // or /config could not be asked so simply
+			continue
+		case v.Default != "":
+			value = v.Default
+		default:
+			value = "any"
+		}
+		values[v.Name] = value
+		paths[v.Name] = filepath.Join(dir, v.Name)
+		if err := os.WriteFile(paths[v.Name], []byte(value+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		environ = append(environ, v.Name+"=", v.Name+"_FILE="+paths[v.Name])
+	}
+	in := start(t, environ...)
+	got := in.config(t)
+	for name, path := range paths {
+		want := setting{values[name], path}
+		if name == "SECRET" {
+			want.Value = redacted
+		}
+		if got[name] != want {
+			t.Errorf("GET /config: %s = %+v, want %+v", name, got[name], want)
+		}
+	}
+	if _, body := fetch(t, "GET", in.app+"/", ""); body != "Hello from Docker! Rocket=of a file\n" {
+		t.Errorf("GET / = %q, want the value of the file", body)
+	}
+}
+
+func TestOneTrailingNewlineOfAFileIsNotItsValue(t *testing.T) {
+	t.Parallel()
+	for content, want := range map[string]string{
+		"v": "v", "v\n": "v", "v\r\n": "v", "v\n\n": "v\n", "v\r\n\r\n": "v\r\n", "\nv": "\nv", "v\r": "v\r", " v ": " v ", " \n": " ",
+	} {
+		t.Run(strconv.Quote(content), func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "value")
+			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, body := fetch(t, "GET", start(t, "ROCKET_SIZE_FILE="+path).app+"/", "")
+			if body != "Hello from Docker! Rocket="+want+"\n" {
+				t.Errorf("GET / with a file of %q = %q, want %q", content, body, want)
+			}
+		})
+	}
+}
+
+func TestSecretsStayOutOfEveryOutput(t *testing.T) {
+	t.Parallel()
+	const secret, token = "Zq7-the-secret", "Zq7-the-token"
+	clean := func(t *testing.T, what, output string) {
+		t.Helper()
+		if strings.Contains(output, "Zq7") {
+			t.Errorf("%s shows a secret:\n%s", what, output)
+		}
+	}
+	for name, environ := range map[string][]string{
+		"beside a bad port":     {"PORT=abc"},
+		"beside a bad size":     {"IMAGELAB_MAX_BODY=-1"},
+		"given twice":           {"SECRET_FILE=/no/such", "IMAGELAB_OPS_TOKEN_FILE=/no/such"},
+		"beside an unknown one": {"IMAGELAB_SECRET=x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			code, stdout, stderr := invoke(t, append([]string{"SECRET=" + secret, "IMAGELAB_OPS_TOKEN=" + token}, environ...))
+			if code != 2 {
+				t.Errorf("run = %d, want 2", code)
+			}
+			clean(t, "run", stdout+stderr)
+		})
+	}
+	for _, args := range [][]string{{"--help"}, {"--version"}, {"--healthcheck", "tcp://127.0.0.1:1"}} {
+		_, stdout, stderr := invoke(t, []string{"SECRET=" + secret, "IMAGELAB_OPS_TOKEN=" + token}, args...)
+		clean(t, args[0], stdout+stderr)
+	}
+	t.Run("while it serves", func(t *testing.T) {
+		t.Parallel()
+		in := start(t, "SECRET="+secret, "IMAGELAB_OPS_TOKEN="+token, "IMAGELAB_LOG_LEVEL=debug", "IMAGELAB_ACCESS_LOG=all", "IMAGELAB_FAULTS=true", "IMAGELAB_PPROF=true")
+		for _, path := range []string{"/config", "/metrics", "/livez", "/debug/pprof/", "/debug/pprof/goroutine?debug=2", "/no/such"} {
+			resp, body := fetch(t, "GET", in.ops+path, "", "Authorization: Bearer "+token)
+			clean(t, path, fmt.Sprint(resp.Header, body))
+		}
+		for _, path := range []string{"/", "/proof", "/panic", "/status/500", "/no/such"} {
+			resp, body := fetch(t, "GET", in.app+path, "", "Authorization: Bearer "+token)
+			clean(t, path, fmt.Sprint(resp.Header, body))
+		}
+		_, body := fetch(t, "GET", in.ops+"/config", "", "Authorization: Bearer "+token+"?")
+		clean(t, "a wrong token", body)
+		in.cancel()
+		in.wait(t)
+		clean(t, "the log", in.log.String())
+	})
+}
+
+func FuzzLoadConfig(f *testing.F) {
+	for _, seed := range []struct{ environ, secret, file string }{
+		{"", "", ""},
+		{"PORT=80\nIMAGELAB_OPS_ADDR=", "s", "f\n"},
+		{"PORT=-1\nIMAGELAB_MAX_BODY=1e9\nIMAGELAB_TYPO=1", "a\nb", "\r\n"},
+		{"IMAGELAB_OPS_ADDR=[::1]:80\nIMAGELAB_BIND_ADDRESS=::1", "\x00", "\n\n"},
+		{"IMAGELAB_DRAIN_DELAY=1h2m3s\nIMAGELAB_LOG_LEVEL=info+4\nIMAGELAB_FAULTS=T", "%s%n", "\xff"},
+		{"KUBERNETES_SERVICE_HOST=x\nIMAGELAB_PORT=tcp://x\nIMAGELAB__FILE=x\nIMAGELAB_=\n=\n==", "=", "="},
+		{"IMAGELAB_STORE_MAX_BLOB=16777216TiB\nIMAGELAB_STORE_CAPACITY=.\nROCKET_SIZE=\nLAB_LOGIN=", "é", "é"},
+	} {
+		f.Add(seed.environ, seed.secret, seed.file)
+	}
+	const mark = "Zq7Zq7"
+	f.Fuzz(func(t *testing.T, environ, secret, file string) {
+		path := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(path, []byte(mark+file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		given := []string{"SECRET=" + mark + secret, "IMAGELAB_OPS_TOKEN_FILE=" + path}
+		for _, line := range strings.Split(environ, "\n") {
+			name, _, _ := strings.Cut(line, "=")
+			if strings.HasSuffix(name, "_FILE") || strings.Contains(line, mark) {
+				continue // files of this machine, or the mark itself
+			}
+			given = append(given, line)
+		}
+		cfg, vars, err := loadConfig(given)
+		if err != nil && strings.Contains(err.Error(), mark) {
+			t.Errorf("the error shows a secret: %v", err)
+		}
+		shown, jsonErr := json.Marshal(vars)
+		if jsonErr != nil || strings.Contains(string(shown), mark) {
+			t.Errorf("/config shows a secret: %s, %v", shown, jsonErr)
+		}
+		if err == nil && (cfg.Port < 0 || cfg.Port > 65535 || cfg.ShutdownTimeout < 0 || cfg.ReadTimeout <= 0 || cfg.MaxBody < 0 || cfg.StoreMaxBlob > cfg.StoreCapacity || cfg.MaxConns < 0) {
+			t.Errorf("loadConfig(%q) = %+v without an error", given, cfg)
+		}
+	})
+}

@@ -1,0 +1,333 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"imagelab/internal/audit"
+	"imagelab/internal/compare"
+)
+
+// events serves what the dashboard shows: this process and its peers, live. It
+// computes one frame a second for all viewers together, and nothing while there
+// is none.
+type events struct {
+	reg      prometheus.Gatherer
+	health   *health
+	variant  string
+	token    string // that peers are asked with
+	peers    []peer
+	interval time.Duration
+	viewers  atomic.Int64
+	watches  []*watch
+
+	mu    sync.Mutex // held while a frame is made: who waits for one gets it
+	live  []byte     // JSON of compare.Live
+	frame []byte
+	made  time.Time
+	ended bool // the frame is the last one
+}
+
+const (
+	// maxViewers leaves room on the ops listener for scrapers and probes.
+	maxViewers = 32
+	// viewerBuffer is what the kernel may hold for one viewer, in bytes. Who does
+	// not read it for IMAGELAB_WRITE_TIMEOUT once it is full is dropped.
+	viewerBuffer = 32 << 10
+)
+
+func newEvents(reg prometheus.Gatherer, h *health, cfg Config, peers []peer) *events {
+	e := &events{reg: reg, health: h, variant: cfg.Variant, token: cfg.OpsToken, peers: peers, interval: time.Second}
+	for _, p := range peers {
+		e.watches = append(e.watches, &watch{peer: p, wake: make(chan struct{}, 1)})
+	}
+	return e
+}
+
+// peerView is one peer as the dashboard sees it.
+type peerView struct {
+	Name   string        `json:"name"`
+	URL    string        `json:"url"`
+	Error  string        `json:"error,omitempty"` // why there is nothing else
+	Report *audit.Report `json:"report,omitempty"`
+	Live   *compare.Live `json:"live,omitempty"`
+}
+
+// refresh returns the JSON of the live facts and the frame of all, made anew when
+// they are older than an interval, and once for the last frame, which tells how
+// the drain went.
+func (e *events) refresh(last bool) (live, frame []byte) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	fresh := time.Since(e.made) < e.interval-e.interval/10 // a tenth is what tickers may be early
+	if e.frame != nil && (fresh && !last || e.ended) {
+		return e.live, e.frame
+	}
+	// What could be gathered comes with an error, too; /metrics logs and counts it.
+	families, _ := e.reg.Gather()
+	now := time.Now()
+	facts := compare.Live{
+		Schema: compare.LiveSchema, Time: now.UTC(), Variant: e.variant, Version: version, Commit: commit, Go: runtime.Version(),
+		State: e.health.readiness(), UptimeSeconds: now.Sub(e.health.started).Seconds(),
+	}
+	collect(families, &facts)
+	peers := make([]peerView, len(e.watches))
+	for i, w := range e.watches {
+		peers[i] = w.view(now)
+	}
+	e.live, _ = json.Marshal(facts)
+	e.frame, _ = json.Marshal(struct {
+		Live  json.RawMessage `json:"live"`
+		Peers []peerView      `json:"peers"`
+	}{e.live, peers})
+	e.made, e.ended = now, last
+	return e.live, e.frame
+}
+
+// serveSnapshot answers GET /snapshot with the live facts of this process alone.
+func (e *events) serveSnapshot(w http.ResponseWriter, _ *http.Request) {
+	live, _ := e.refresh(false)
+	w.Header().Set("Cache-Control", "no-store")
+	writeJSON(w, http.StatusOK, live)
+}
+
+// serveEvents answers GET /events with server-sent events (html.spec.whatwg.org,
+// 9.2): one without a name each second, and one named end before the server
+// ends its streams.
+func (e *events) serveEvents(s *server) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if e.viewers.Add(1) > maxViewers {
+			e.viewers.Add(-1)
+			s.metrics.rejected.WithLabelValues("viewers").Inc()
+			w.Header().Set("Retry-After", "5")
+			writeError(w, http.StatusServiceUnavailable, "overloaded", fmt.Sprintf("at most %d viewers", maxViewers))
+			return
+		}
+		defer e.viewers.Add(-1)
+		h := w.Header()
+		h.Set("Content-Type", "text/event-stream")
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
+		s.ln.limitBuffer(r.RemoteAddr, viewerBuffer)
+		if r.Method == http.MethodHead {
+			return
+		}
+		s.stream(w, r, e.interval, func(last bool) bool {
+			name := ""
+			if last {
+				name = "event: end\n"
+			}
+			_, frame := e.refresh(last)
+			_, err := fmt.Fprintf(w, "%sdata: %s\n\n", name, frame)
+			return err == nil
+		})
+	}
+}
+
+// servePeers answers GET /peers: each peer with its report and live facts, or why
+// there are none.
+func (e *events) servePeers(w http.ResponseWriter, r *http.Request) {
+	views := []peerView{}
+	for _, s := range askPeers(r.Context(), e.peers, e.token, peerTimeout) {
+		view := peerView{Name: s.Name, URL: s.URL, Report: s.Report, Live: s.Live}
+		if s.Err != nil {
+			view.Error = oneLine(s.Err.Error())
+		}
+		views = append(views, view)
+	}
+	body, _ := json.Marshal(views)
+	w.Header().Set("Cache-Control", "no-store")
+	writeJSON(w, http.StatusOK, append(body, '\n'))
+}
+
+// watch is one peer, asked as often as there is somebody to show it to.
+type watch struct {
+	peer peer
+	wake chan struct{}
+
+	mu   sync.Mutex
+	live *compare.Live
+	err  error
+	at   time.Time
+}
+
+// view returns what is known of the peer, and asks for more. What is older than a
+// peer may take is of an earlier viewer's time.
+func (w *watch) view(now time.Time) peerView {
+	select {
+	case w.wake <- struct{}{}:
+	default: // it is being asked
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	v := peerView{Name: w.peer.name, URL: w.peer.url}
+	switch {
+	case now.Sub(w.at) > 2*peerTimeout:
+	case w.err != nil:
+		v.Error = oneLine(w.err.Error())
+	default:
+		v.Live = w.live
+	}
+	return v
+}
+
+// ask gets the peer's live facts.
+func (w *watch) ask(ctx context.Context, token string) {
+	ctx, cancel := context.WithTimeoutCause(ctx, peerTimeout, fmt.Errorf("no answer within %v", peerTimeout))
+	defer cancel()
+	live, err := askFor[compare.Live](ctx, w.peer, "snapshot", token, compare.LiveSchema)
+	w.mu.Lock()
+	w.live, w.err, w.at = live, err, time.Now()
+	w.mu.Unlock()
+}
+
+// actor is the pair for run.Group: it asks each peer in its own time, so that a
+// slow one delays nothing else.
+func (e *events) actor() (execute func() error, interrupt func(error)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	execute = func() error {
+		var all sync.WaitGroup
+		for _, w := range e.watches {
+			all.Go(func() {
+				for {
+					select {
+					case <-w.wake:
+						w.ask(ctx, e.token)
+					case <-ctx.Done():
+						return
+					}
+				}
+			})
+		}
+		<-ctx.Done()
+		all.Wait()
+		return nil
+	}
+	return execute, func(error) { cancel() }
+}
+
+// limitBuffer bounds what the kernel holds for the client at addr and has not
+// been read by it.
+func (l *listener) limitBuffer(addr string, bytes int) {
+	for _, c := range l.snapshot() {
+		if c.RemoteAddr().String() == addr {
+			_ = c.SetWriteBuffer(bytes)
+		}
+	}
+}
+
+// collect sums up the registry's families in live. Requests are those of the app
+// listener, without the ops paths that may be mounted there.
+func collect(families []*dto.MetricFamily, live *compare.Live) {
+	byName := map[string][]*dto.Metric{}
+	for _, f := range families {
+		byName[f.GetName()] = f.GetMetric()
+	}
+	sum := func(name string, include func(labels map[string]string) bool) (total float64) {
+		for _, m := range byName[name] {
+			if include == nil || include(labels(m)) {
+				total += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+		return total
+	}
+	app := func(l map[string]string) bool { return l["server"] == "app" && !strings.HasPrefix(l["route"], "/-/") }
+
+	live.Requests = compare.Requests{
+		Total:    sum("imagelab_http_requests_total", app),
+		Failed:   sum("imagelab_http_requests_total", func(l map[string]string) bool { return app(l) && l["code"] >= "500" }),
+		Rejected: sum("imagelab_http_requests_rejected_total", nil),
+		Panics:   sum("imagelab_http_panics_total", nil),
+		InFlight: sum("imagelab_http_requests_in_flight", app),
+	}
+	for _, m := range byName["imagelab_http_request_duration_seconds"] {
+		if app(labels(m)) {
+			addHistogram(&live.Latency, m.GetHistogram())
+		}
+	}
+	live.Connections = sum("imagelab_connections", app)
+	for _, m := range byName["imagelab_health_probe_duration_seconds"] {
+		live.Probes.Total += float64(m.GetHistogram().GetSampleCount())
+		live.Probes.SumSeconds += m.GetHistogram().GetSampleSum()
+	}
+	live.Process = compare.Process{
+		ResidentBytes: sum("process_resident_memory_bytes", nil),
+		HeapBytes:     sum("go_memstats_heap_inuse_bytes", nil),
+		CPUSeconds:    sum("process_cpu_seconds_total", nil),
+		OpenFiles:     sum("process_open_fds", nil),
+		Goroutines:    sum("go_goroutines", nil),
+	}
+	live.Store = compare.Store{
+		Bytes:         sum("imagelab_store_bytes", nil),
+		CapacityBytes: sum("imagelab_store_capacity_bytes", nil),
+		Blobs:         sum("imagelab_store_blobs", nil),
+		Rejected:      sum("imagelab_store_rejected_total", nil),
+	}
+	if len(byName["imagelab_drain_duration_seconds"]) > 0 {
+		seconds := sum("imagelab_drain_duration_seconds", app)
+		live.Drain.Seconds = &seconds
+	}
+	live.Drain.Cut = sum("imagelab_drain_cut_connections_total", app)
+	if len(byName["imagelab_audit_checks"]) > 0 {
+		verdict := func(s audit.Status) int {
+			return int(sum("imagelab_audit_checks", func(l map[string]string) bool { return l["verdict"] == string(s) }))
+		}
+		live.Audit = &audit.Summary{
+			Pass: verdict(audit.Pass), Fail: verdict(audit.Fail), Warn: verdict(audit.Warn),
+			Unknown: verdict(audit.Unknown), NotApplicable: verdict(audit.NotApplicable),
+		}
+	}
+}
+
+func labels(m *dto.Metric) map[string]string {
+	all := make(map[string]string, len(m.GetLabel()))
+	for _, l := range m.GetLabel() {
+		all[l.GetName()] = l.GetValue()
+	}
+	return all
+}
+
+// addHistogram adds the counts of one series; all of a family have the same bounds.
+func addHistogram(h *compare.Histogram, series *dto.Histogram) {
+	buckets := series.GetBucket()
+	if h.Counts == nil {
+		h.Counts = make([]uint64, len(buckets)+1)
+		for _, b := range buckets {
+			h.Bounds = append(h.Bounds, b.GetUpperBound())
+		}
+	}
+	below := uint64(0)
+	for i, b := range buckets {
+		h.Counts[i] += b.GetCumulativeCount() - below
+		below = b.GetCumulativeCount()
+	}
+	h.Counts[len(buckets)] += series.GetSampleCount() - below
+	h.SumSeconds += series.GetSampleSum()
+}
+
+// splitPeers reads the value of IMAGELAB_PEERS.
+func splitPeers(value string) ([]peer, error) {
+	var raw []string
+	for one := range strings.SplitSeq(value, ",") {
+		if one = strings.TrimSpace(one); one != "" {
+			raw = append(raw, one)
+		}
+	}
+	if len(raw) > maxPeers {
+		return nil, fmt.Errorf("%d peers: want at most %d", len(raw), maxPeers)
+	}
+	return parsePeers(raw)
+}
+
+// maxPeers is what fits on one page.
+const maxPeers = 8

@@ -1,0 +1,309 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"imagelab/internal/compare"
+)
+
+// shot is what one frame of /events says.
+type shot struct {
+	event string
+	Live  compare.Live `json:"live"`
+	Peers []peerView   `json:"peers"`
+}
+
+// viewer reads /events.
+type viewer struct {
+	t     *testing.T
+	lines *bufio.Scanner
+}
+
+func watchEvents(t *testing.T, url string, headers ...string) *viewer {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		req.Header.Set(name, value)
+	}
+	resp, err := (&http.Transport{}).RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { resp.Body.Close() })
+	if got := resp.Header.Get("Content-Type"); resp.StatusCode != 200 || got != "text/event-stream" {
+		t.Fatalf("GET %s = %d %q, want 200 and text/event-stream", url, resp.StatusCode, got)
+	}
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 1<<20)
+	return &viewer{t, lines}
+}
+
+// next returns the next frame, or false at the end.
+func (v *viewer) next() (s shot, more bool) {
+	v.t.Helper()
+	for v.lines.Scan() {
+		line := v.lines.Text()
+		if name, ok := strings.CutPrefix(line, "event: "); ok {
+			s.event = name
+		}
+		if data, ok := strings.CutPrefix(line, "data: "); ok {
+			if err := json.Unmarshal([]byte(data), &s); err != nil {
+				v.t.Fatalf("frame %q: %v", data, err)
+			}
+		}
+		if line == "" {
+			return s, true
+		}
+	}
+	return s, false
+}
+
+// until returns the first frame of which a condition holds.
+func (v *viewer) until(what string, holds func(shot) bool) shot {
+	v.t.Helper()
+	for {
+		s, more := v.next()
+		if !more {
+			v.t.Fatalf("the stream ended without %s: %v", what, v.lines.Err())
+		}
+		if holds(s) {
+			return s
+		}
+	}
+}
+
+func TestSnapshotCountsTheApp(t *testing.T) {
+	t.Parallel()
+	for name, environ := range map[string]string{"own listener": "IMAGELAB_OPS_ADDR=127.0.0.1:0", "app listener": "IMAGELAB_OPS_ADDR="} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in := start(t, environ, "IMAGELAB_VARIANT=scratch", "IMAGELAB_FAULTS=true")
+			for _, path := range []string{"/", "/health", "/no/such", "/status/503"} {
+				ask(t, "GET", in.app+path, "")
+			}
+			ask(t, "POST", in.app+"/store", "hello")
+			before := time.Now()
+			var live compare.Live
+			eventually(t, "a snapshot with all of them", func() bool {
+				_, body := fetch(t, "GET", in.ops+"/snapshot", "")
+				live = compare.Live{}
+				if err := json.Unmarshal([]byte(body), &live); err != nil {
+					t.Fatalf("GET /snapshot = %q: %v", body, err)
+				}
+				return live.Requests.Total >= 5
+			})
+			if live.Schema != compare.LiveSchema || live.Variant != "scratch" || live.State != "ready" || live.Version != version {
+				t.Errorf("snapshot = %+v", live)
+			}
+			if live.Requests.Total != 5 || live.Requests.Failed != 1 {
+				t.Errorf("requests = %+v, want 5 of which 1 failed, and none of the ops paths", live.Requests)
+			}
+			if live.Store.Bytes != 5 || live.Store.Blobs != 1 || live.Store.CapacityBytes != 8<<20 || live.Probes.Total != 1 {
+				t.Errorf("store = %+v, probes = %+v", live.Store, live.Probes)
+			}
+			n := uint64(0)
+			for _, count := range live.Latency.Counts {
+				n += count
+			}
+			if n != 5 || len(live.Latency.Counts) != len(live.Latency.Bounds)+1 {
+				t.Errorf("latency = %+v, want 5 durations", live.Latency)
+			}
+			if live.Process.ResidentBytes < 1<<20 || live.UptimeSeconds <= 0 || live.Time.Before(before.Add(-time.Minute)) {
+				t.Errorf("process = %+v, up %v, at %v", live.Process, live.UptimeSeconds, live.Time)
+			}
+		})
+	}
+}
+
+func TestEventsGoOnAndEndWithTheDrain(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	v := watchEvents(t, in.ops+"/events")
+	first, _ := v.next()
+	ask(t, "GET", in.app+"/", "")
+	v.until("the request", func(s shot) bool { return s.Live.Requests.Total == first.Live.Requests.Total+1 })
+	in.cancel()
+	last := v.until("an end", func(s shot) bool { return s.event == "end" })
+	if last.Live.State != "draining" || last.Live.Drain.Seconds == nil || last.Live.Drain.Cut != 0 {
+		t.Errorf("the last frame says %q, drain %+v, want draining and how long it took", last.Live.State, last.Live.Drain)
+	}
+	if s, more := v.next(); more {
+		t.Errorf("after the end came %+v", s)
+	}
+	if code := in.wait(t); code != exitOK {
+		t.Errorf("exit code %d, want 0", code)
+	}
+}
+
+// countingGatherer counts how often it is asked.
+type countingGatherer struct {
+	prometheus.Gatherer
+	asked atomic.Int64
+}
+
+func (g *countingGatherer) Gather() ([]*dto.MetricFamily, error) {
+	g.asked.Add(1)
+	return g.Gatherer.Gather()
+}
+
+func TestOneComputationForAllViewers(t *testing.T) {
+	t.Parallel()
+	g := &countingGatherer{Gatherer: prometheus.NewRegistry()}
+	e := newEvents(g, newHealth(time.Now()), Config{}, nil)
+	e.interval = time.Hour
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() { e.refresh(false) })
+	}
+	all.Wait()
+	if n := g.asked.Load(); n != 1 {
+		t.Errorf("50 viewers within one interval gathered %d times, want once", n)
+	}
+	if idle := newEvents(g, newHealth(time.Now()), Config{}, nil); idle.frame != nil || g.asked.Load() != 1 {
+		t.Error("without a viewer something was computed")
+	}
+}
+
+// serveEvents serves the dashboard's routes with frames every millisecond.
+func serveEvents(t *testing.T, cfg Config) (e *events, addr string) {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	h := newHealth(time.Now())
+	m := newMetrics(reg, h, "")
+	log := slog.New(slog.DiscardHandler)
+	ln, err := listen(t.Context(), "ops", "127.0.0.1:0", log, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.readTimeout, ln.writeTimeout = cfg.ReadTimeout, cfg.WriteTimeout
+	s := newServer("ops", ln, cfg, log, m)
+	e = newEvents(reg, h, cfg, nil)
+	e.interval = time.Millisecond
+	addDashboardRoutes(s, "", cfg, e)
+	done := make(chan struct{})
+	go func() { defer close(done); _ = s.http.Serve(ln) }()
+	t.Cleanup(func() { s.http.Close(); <-done })
+	return e, ln.Addr().String()
+}
+
+func TestSlowViewerIsDropped(t *testing.T) {
+	t.Parallel()
+	e, addr := serveEvents(t, Config{ReadTimeout: patience, WriteTimeout: 200 * time.Millisecond})
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(c, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a viewer", func() bool { return e.viewers.Load() == 1 })
+	eventually(t, "end of a viewer that does not read", func() bool { return e.viewers.Load() == 0 })
+}
+
+func TestTooManyViewers(t *testing.T) {
+	t.Parallel()
+	e, addr := serveEvents(t, Config{ReadTimeout: patience, WriteTimeout: patience})
+	for range maxViewers {
+		watchEvents(t, "http://"+addr+"/events").next()
+	}
+	resp, body := fetch(t, "GET", "http://"+addr+"/events", "")
+	if resp.StatusCode != 503 || !strings.Contains(body, "at most 32 viewers") || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("one viewer too many = %d %q, want 503", resp.StatusCode, body)
+	}
+	if got := e.viewers.Load(); got != maxViewers {
+		t.Errorf("%d viewers, want %d", got, maxViewers)
+	}
+}
+
+func TestPeersGoDownAndComeBack(t *testing.T) {
+	t.Parallel()
+	var down atomic.Bool
+	answers := honest("alpine")
+	snapshot := answers["/snapshot"]
+	answers["/snapshot"] = requireToken("open sesame", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if down.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		snapshot(w, r)
+	})).ServeHTTP
+	up, gone := fakeOps(t, answers), "http://127.0.0.1:1"
+	in := start(t, "IMAGELAB_OPS_TOKEN=open sesame", "IMAGELAB_PEERS= alpine="+up+" , gone="+gone)
+	v := watchEvents(t, in.ops+"/events", "Authorization: Bearer open sesame")
+	s := v.until("both peers", func(s shot) bool { return s.Peers[0].Live != nil && s.Peers[1].Error != "" })
+	if s.Peers[0].Name != "alpine" || s.Peers[0].Live.Variant != "alpine" || s.Peers[1].Name != "gone" || s.Peers[1].Error != "connection refused" {
+		t.Errorf("peers = %+v", s.Peers)
+	}
+	down.Store(true)
+	v.until("a peer that is down", func(s shot) bool {
+		return s.Peers[0].Live == nil && strings.Contains(s.Peers[0].Error, "closed the connection")
+	})
+	down.Store(false)
+	v.until("a peer that is back", func(s shot) bool { return s.Peers[0].Live != nil })
+
+	_, body := fetch(t, "GET", in.ops+"/peers", "", "Authorization: Bearer open sesame")
+	var views []peerView
+	if err := json.Unmarshal([]byte(body), &views); err != nil {
+		t.Fatalf("GET /peers = %q: %v", body, err)
+	}
+	if len(views) != 2 || views[0].Report == nil || views[0].Live == nil || views[1].Error != "connection refused" || views[1].Report != nil {
+		t.Errorf("GET /peers = %s", body)
+	}
+}
+
+func TestSlowPeerDelaysNothing(t *testing.T) {
+	t.Parallel()
+	silent := fakeOps(t, map[string]http.HandlerFunc{"/": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }})
+	in := start(t, "IMAGELAB_PEERS=slow="+silent+",good="+fakeOps(t, honest("good")))
+	v := watchEvents(t, in.ops+"/events")
+	v.until("the good one while the slow one is asked", func(s shot) bool {
+		return s.Peers[1].Live != nil && s.Peers[0].Live == nil && s.Peers[0].Error == ""
+	})
+	v.until("the slow one's verdict", func(s shot) bool { return s.Peers[0].Error == "no answer within 2s" })
+}
+
+func TestPeersVariable(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name, value string
+		ok          bool
+	}{
+		{"one", "alpine=http://alpine:9000", true},
+		{"without a name", "https://alpine:9000/-/", true},
+		{"two, with spaces and a comma too many", "a=http://a:1, b=http://b:2,", true},
+		{"not a URL", "alpine", false},
+		{"two of one name", "a=http://a:1,a=http://b:2", false},
+		{"more than a page shows", strings.Repeat("http://h:1,", 9), false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			_, _, err := loadConfig([]string{"IMAGELAB_PEERS=" + tc.value})
+			if tc.ok && err != nil || !tc.ok && (err == nil || !strings.Contains(err.Error(), "want up to 8 [NAME=]URL of other ops listeners")) {
+				t.Errorf("IMAGELAB_PEERS=%q: %v, want ok %v", tc.value, err, tc.ok)
+			}
+		})
+	}
+}

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"net"
+	"strings"
+	"testing"
+)
+
+// invoke runs the program to its end.
+func invoke(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var out, complaints logBuffer
+	code = run(ctx, args, environ, &out, &complaints)
+	if ctx.Err() != nil {
+		t.Errorf("run(%q) did not end by itself, stderr:\n%s", args, &complaints)
+	}
+	return code, out.String(), complaints.String()
+}
+
+func TestModes(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name           string
+		args           []string
+		environ        []string
+		code           int
+		stdout, stderr string // what each contains; empty means nothing at all
+	}{
+		{name: "help", args: []string{"--help"}, stdout: "Usage:"},
+		{name: "help, single dash", args: []string{"-help"}, stdout: "Usage:"},
+		{name: "help, short", args: []string{"-h"}, stdout: "Usage:"},
+		{name: "help in spite of a bad configuration", args: []string{"--help"}, environ: []string{"PORT=abc"}, stdout: "Usage:"},
+		{name: "version", args: []string{"--version"}, stdout: "imagelab dev, commit unknown, go1."},
+		{name: "version in spite of a bad configuration", args: []string{"-version"}, environ: []string{"IMAGELAB_X=1"}, stdout: "imagelab dev"},
+		{name: "unknown flag", args: []string{"--bogus"}, code: 2, stderr: "-bogus"},
+		{name: "unknown short flag", args: []string{"-v"}, code: 2, stderr: "-v"},
+		{name: "a mode as a command", args: []string{"serve"}, code: 2, stderr: `unexpected argument "serve"`},
+		{name: "a variable as an argument", args: []string{"PORT=80"}, code: 2, stderr: `unexpected argument "PORT=80": settings are environment variables`},
+		{name: "argument after --", args: []string{"--", "--healthcheck"}, code: 2, stderr: `unexpected argument "--healthcheck"`},
+		{name: "argument of a mode without any", args: []string{"--version", "x"}, code: 2, stderr: `unexpected argument "x"`},
+		{name: "empty argument", args: []string{""}, code: 2, stderr: `unexpected argument ""`},
+		{name: "flag of another mode, serving", args: []string{"--timeout", "1s"}, code: 2, stderr: "--timeout belongs to --healthcheck"},
+		{name: "flag of another mode, version", args: []string{"--version", "--insecure"}, code: 2, stderr: "--insecure belongs to --healthcheck"},
+		{name: "two modes", args: []string{"--version", "--help"}, code: 2, stderr: "--version and --help exclude each other"},
+		{name: "bad value of a mode", args: []string{"--version=maybe"}, code: 2, stderr: `"maybe"`},
+		{name: "a variable as a flag", args: []string{"--port=80"}, code: 2, stderr: "-port"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			code, stdout, stderr := invoke(t, tc.environ, tc.args...)
+			if code != tc.code {
+				t.Errorf("run(%q) = %d, want %d", tc.args, code, tc.code)
+			}
+			for _, stream := range []struct{ name, got, want string }{{"stdout", stdout, tc.stdout}, {"stderr", stderr, tc.stderr}} {
+				if !strings.Contains(stream.got, stream.want) || stream.want == "" && stream.got != "" {
+					t.Errorf("run(%q) on %s = %q, want %q", tc.args, stream.name, stream.got, stream.want)
+				}
+			}
+			if tc.code == exitUsage && strings.Count(stderr, "\n") != 2 {
+				t.Errorf("run(%q) on stderr = %q, want what is wrong and where to look", tc.args, stderr)
+			}
+		})
+	}
+}
+
+// Docker reserves 2, so a probe whose own command line is wrong is unhealthy.
+func TestWrongProbeCommandLineIsUnhealthy(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"unknown flag", []string{"--healthcheck", "--bogus"}, "-bogus"},
+		{"unknown flag in front", []string{"--bogus", "--healthcheck"}, "-bogus"},
+		{"unknown flag in front of single dash", []string{"--bogus", "-healthcheck"}, "-bogus"},
+		{"unknown flag in front of a value", []string{"--bogus", "--healthcheck=true"}, "-bogus"},
+		{"value that is no bool", []string{"--healthcheck=maybe"}, `"maybe"`},
+		{"another mode", []string{"--healthcheck", "--version"}, "--healthcheck and --version exclude each other"},
+		{"another mode in front", []string{"--help", "--healthcheck"}, "--healthcheck and --help exclude each other"},
+		{"timeout without unit", []string{"--healthcheck", "--timeout", "2"}, "-timeout"},
+		{"timeout of zero", []string{"--healthcheck", "--timeout", "0s"}, "want a duration above 0"},
+		{"negative timeout", []string{"--healthcheck", "--timeout=-1s"}, "want a duration above 0"},
+		{"timeout without value", []string{"--healthcheck", "--timeout"}, "-timeout"},
+		{"method with a space", []string{"--healthcheck", "--method", "GET /evil HTTP/1.1"}, "want a method such as GET or HEAD"},
+		{"method with a line break", []string{"--healthcheck", "--method", "GET\r\nX: y"}, "want a method"},
+		{"empty method", []string{"--healthcheck", "--method="}, "want a method"},
+		{"header without colon", []string{"--healthcheck", "--header", "Host"}, `want "Name: value"`},
+		{"header without name", []string{"--healthcheck", "--header", ": x"}, `want "Name: value"`},
+		{"header with a space in its name", []string{"--healthcheck", "--header", "A B: x"}, `want "Name: value"`},
+		{"header with a line break", []string{"--healthcheck", "--header", "A: x\r\nB: y"}, `want "Name: value"`},
+		{"header of any length", []string{"--healthcheck", "--header", strings.Repeat("x", 5000)}, "unhealthy: "},
+		{"flag of any length", []string{"--healthcheck", "--" + strings.Repeat("é", 5000)}, "unhealthy: "},
+		{"flag that clears the screen", []string{"--healthcheck", "--\x1b[2J\u009b2J\n"}, "unhealthy: "},
+		{"status that is none", []string{"--healthcheck", "--status", "ok"}, "want a status such as 204 or a range such as 200-399"},
+		{"empty status", []string{"--healthcheck", "--status="}, "want a status"},
+		{"status list", []string{"--healthcheck", "--status", "200,204"}, "want a status"},
+		{"status out of range", []string{"--healthcheck", "--status", "200-600"}, "want a status"},
+		{"status range turned round", []string{"--healthcheck", "--status", "399-200"}, "want a status"},
+		{"status range without end", []string{"--healthcheck", "--status", "200-"}, "want a status"},
+		{"flag after a URL", []string{"--healthcheck", "http://127.0.0.1:1/", "--timeout", "1s"}, "flags come before the URLs"},
+		{"empty URL", []string{"--healthcheck", ""}, "want http://"},
+		{"URL without scheme", []string{"--healthcheck", "localhost:8000/health"}, "want http://"},
+		{"URL without scheme, by address", []string{"--healthcheck", "127.0.0.1:8000/health"}, "want http://"},
+		{"path alone", []string{"--healthcheck", "/health"}, "want http://"},
+		{"scheme of something else", []string{"--healthcheck", "ftp://localhost/"}, "want http://"},
+		{"scheme alone", []string{"--healthcheck", "http://"}, "has no host"},
+		{"port alone", []string{"--healthcheck", "http://:8000/"}, "has no host"},
+		{"port that is none", []string{"--healthcheck", "http://localhost:http/"}, "does not parse"},
+		{"address without brackets", []string{"--healthcheck", "http://::1:8000/"}, "http://::1:8000/"},
+		{"line break in a URL", []string{"--healthcheck", "http://localhost/\r\nX: y"}, "does not parse"},
+		{"tcp without port", []string{"--healthcheck", "tcp://localhost"}, "has no port"},
+		{"unix without a slash", []string{"--healthcheck", "unix://app.sock"}, "unix:///path"},
+		{"unix with a path that is none", []string{"--healthcheck", "unix:///app.sock:health"}, "unix:///path"},
+		{"one bad URL of two", []string{"--healthcheck", "tcp://127.0.0.1:1", "nonsense"}, `"nonsense" has no host`},
+		{"URL of any length", []string{"--healthcheck", "http://" + strings.Repeat("x", 5000)}, "unhealthy: "},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			code, stdout, stderr := invoke(t, nil, tc.args...)
+			if code != 1 || !strings.Contains(stdout, tc.want) {
+				t.Errorf("run(%q) = %d %q, want 1 and %q", tc.args, code, stdout, tc.want)
+			}
+			checkVerdict(t, code, stdout, stderr)
+		})
+	}
+}
+
+func TestHelpNamesEveryFlagAndVariable(t *testing.T) {
+	t.Parallel()
+	_, help, _ := invoke(t, nil, "--help")
+	lineOf := func(word string) string {
+		for line := range strings.Lines(help) {
+			if fields := strings.Fields(line); len(fields) > 0 && fields[0] == word {
+				return line
+			}
+		}
+		return ""
+	}
+	for flag, want := range map[string]string{
+		"--healthcheck": "probe", "--version": "commit", "--help": "", "--timeout": "(default 2s)", "--method": "(default GET)",
+		"--header": "Name: value", "--status": "(default 200-399)", "--insecure": "certificates",
+	} {
+		if line := lineOf(flag); line == "" || !strings.Contains(line, want) {
+			t.Errorf("--help on %s = %q, want %q", flag, line, want)
+		}
+	}
+	newFlags(new(options)).VisitAll(func(f *flag.Flag) {
+		if line := lineOf("--" + f.Name); line == "" {
+			t.Errorf("--help lacks --%s", f.Name)
+		}
+	})
+	for _, v := range variables() {
+		line := lineOf(v.Name)
+		if !strings.Contains(line, " "+v.Default+" ") || !strings.Contains(line, v.Desc) {
+			t.Errorf("--help on %s = %q, want default %q and description %q", v.Name, line, v.Default, v.Desc)
+		}
+	}
+	for line := range strings.Lines(help) {
+		if strings.HasSuffix(line, " \n") || strings.Contains(line, "%!") {
+			t.Errorf("--help has the line %q", line)
+		}
+	}
+}
+
+func TestBusyPortIsNamed(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { taken.Close() })
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	for _, tc := range []struct{ name, environ, want string }{
+		{"app", "PORT=" + port, "PORT=" + port + ": address already in use"},
+		{"app, on all interfaces", "IMAGELAB_BIND_ADDRESS=\nPORT=" + port, "listen PORT=" + port + ": address already in use"},
+		{"ops", "IMAGELAB_OPS_ADDR=127.0.0.1:" + port, `IMAGELAB_OPS_ADDR="127.0.0.1:` + port + `": address already in use`},
+		{"address of another machine", "IMAGELAB_BIND_ADDRESS=192.0.2.1", `IMAGELAB_BIND_ADDRESS="192.0.2.1" PORT=0: cannot assign requested address`},
+		{"name of another machine", "IMAGELAB_BIND_ADDRESS=no-such-host.invalid", `IMAGELAB_BIND_ADDRESS="no-such-host.invalid"`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			log := &logBuffer{}
+			code, stdout, stderr := invoke(t, defaults(t, strings.Split(tc.environ, "\n")))
+			_, _ = log.Write([]byte(stderr))
+			record := log.find("cannot start")
+			if code != 1 || stdout != "" || record == nil || !strings.Contains(record["err"].(string), tc.want) {
+				t.Errorf("run with %q = %d, stdout %q, log %q, want 1 and %q", tc.environ, code, stdout, stderr, tc.want)
+			}
+		})
+	}
+}
+
+func TestLogFormats(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		environ []string
+		want    string // how the record begins
+		not     string
+	}{
+		"json":  {nil, `{"time":"`, ""},
+		"text":  {[]string{"IMAGELAB_LOG_FORMAT=text"}, "time=", ""},
+		"error": {[]string{"IMAGELAB_LOG_LEVEL=error"}, `{"time":"`, "INFO"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, _, stderr := invoke(t, defaults(t, append(tc.environ, "IMAGELAB_OPS_ADDR=192.0.2.1:1")))
+			if !strings.HasPrefix(stderr, tc.want) || tc.not != "" && strings.Contains(stderr, tc.not) {
+				t.Errorf("log = %q, want %q and no %q", stderr, tc.want, tc.not)
+			}
+		})
+	}
+}

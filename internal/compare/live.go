@@ -1,0 +1,104 @@
+package compare
+
+import (
+	"time"
+
+	"imagelab/internal/audit"
+)
+
+// LiveSchema is the version of Live's JSON form. A new field leaves it, a
+// changed or removed one raises it.
+const LiveSchema = 1
+
+// Live is what a serving process measures of itself, at one moment. Requests are
+// those of the app listener; counters count from the start of the process.
+type Live struct {
+	Schema  int       `json:"schema"`
+	Time    time.Time `json:"time"`
+	Variant string    `json:"variant"`
+	Version string    `json:"version"`
+	Commit  string    `json:"commit"`
+	Go      string    `json:"go"`
+
+	State         string  `json:"state"` // starting, ready, disabled or draining
+	UptimeSeconds float64 `json:"uptime_seconds"`
+
+	Requests    Requests  `json:"requests"`
+	Latency     Histogram `json:"latency"`
+	Connections float64   `json:"connections"`
+	Probes      Probes    `json:"probes"`
+	Process     Process   `json:"process"`
+	Store       Store     `json:"store"`
+	Drain       Drain     `json:"drain"`
+
+	Audit *audit.Summary `json:"audit,omitempty"` // of the latest report, if there is one
+}
+
+// Requests counts requests.
+type Requests struct {
+	Total    float64 `json:"total"`
+	Failed   float64 `json:"failed"`   // answered with a status from 500 on
+	Rejected float64 `json:"rejected"` // turned away before their handler
+	Panics   float64 `json:"panics"`
+	InFlight float64 `json:"in_flight"`
+}
+
+// Histogram counts durations by bucket.
+type Histogram struct {
+	Bounds     []float64 `json:"bounds"` // upper ones in seconds, rising; the last bucket has none
+	Counts     []uint64  `json:"counts"` // of each bucket alone, one more than bounds
+	SumSeconds float64   `json:"sum_seconds"`
+}
+
+// Probes is about the requests to /health.
+type Probes struct {
+	Total      float64 `json:"total"`
+	SumSeconds float64 `json:"sum_seconds"` // time that the server spent on them
+}
+
+// Process is what the kernel and the Go runtime say.
+type Process struct {
+	ResidentBytes float64 `json:"resident_bytes"`
+	HeapBytes     float64 `json:"heap_bytes"`
+	CPUSeconds    float64 `json:"cpu_seconds"`
+	OpenFiles     float64 `json:"open_files"`
+	Goroutines    float64 `json:"goroutines"`
+}
+
+// Store is the state of /store.
+type Store struct {
+	Bytes         float64 `json:"bytes"`
+	CapacityBytes float64 `json:"capacity_bytes"`
+	Blobs         float64 `json:"blobs"`
+	Rejected      float64 `json:"rejected"`
+}
+
+// Drain is how the app listener's drain went.
+type Drain struct {
+	Seconds *float64 `json:"seconds,omitempty"` // absent before its end
+	Cut     float64  `json:"cut"`               // connections
+}
+
+// Quantile estimates the duration in seconds below which the share q of all lies,
+// as if each bucket were evenly filled. It is false when there is nothing to go
+// by; what lies beyond the last bound counts as that bound.
+func (h Histogram) Quantile(q float64) (float64, bool) {
+	total := uint64(0)
+	for _, n := range h.Counts {
+		total += n
+	}
+	if total == 0 || len(h.Bounds) == 0 || len(h.Counts) != len(h.Bounds)+1 {
+		return 0, false
+	}
+	rank, below := q*float64(total), 0.0
+	lower := 0.0
+	for i, upper := range h.Bounds {
+		n := float64(h.Counts[i])
+		if n > 0 && below+n >= rank {
+			return lower + (upper-lower)*max(0, rank-below)/n, true
+		}
+		below += n
+		lower = upper
+	}
+	return lower, true
+}

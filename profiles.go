@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"runtime/pprof"
+	"runtime/trace"
+	"strconv"
+	"time"
+)
+
+// The handlers of IMAGELAB_PPROF, for go tool pprof and go tool trace. They are
+// those of net/http/pprof that these tools need; the package itself would add
+// 0.3 MB for differences of profiles and symbols, which the tools find alone.
+
+// addProfileRoutes adds them with guarded, which knows their prefix and token.
+func addProfileRoutes(s *server, guarded func(path string, h http.Handler)) {
+	guarded("/debug/pprof/{$}", get(serveProfileList))
+	guarded("/debug/pprof/{name}", get(serveProfile))
+	guarded("/debug/pprof/profile", get(s.serveTimed("30", pprof.StartCPUProfile, pprof.StopCPUProfile)))
+	guarded("/debug/pprof/trace", get(s.serveTimed("1", trace.Start, trace.Stop)))
+}
+
+// serveProfileList answers with the names of what can be asked for.
+func serveProfileList(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	fmt.Fprintln(w, "profile?seconds=30\ntrace?seconds=1")
+	for _, p := range pprof.Profiles() {
+		fmt.Fprintf(w, "%s (%d)\n", p.Name(), p.Count())
+	}
+}
+
+// serveProfile answers with the profile of that name; ?debug=1 makes it text.
+func serveProfile(w http.ResponseWriter, r *http.Request) {
+	p := pprof.Lookup(r.PathValue("name"))
+	if p == nil {
+		serveNotFound(w, r)
+		return
+	}
+	debug, _ := strconv.Atoi(r.URL.Query().Get("debug"))
+	contentType := "application/octet-stream"
+	if debug > 0 {
+		contentType = "text/plain; charset=utf-8"
+	}
+	w.Header().Set("Content-Type", contentType)
+	_ = p.WriteTo(w, debug) // fails when the client goes
+}
+
+// serveTimed answers with what start writes in ?seconds=, normally so many, until
+// stop; a drain shortens it. There is one such recording in a process at a time.
+func (s *server) serveTimed(normal string, start func(io.Writer) error, stop func()) http.HandlerFunc {
+	return unhurried(func(w http.ResponseWriter, r *http.Request) {
+		seconds, err := strconv.Atoi(orDefault(r.URL.Query().Get("seconds"), normal))
+		if err != nil || seconds < 1 || seconds > 600 {
+			writeError(w, http.StatusBadRequest, "bad-seconds", "a number from 1 to 600")
+			return
+		}
+		w.Header().Set("Content-Type", "application/octet-stream")
+		if err := start(w); err != nil {
+			writeError(w, http.StatusConflict, "busy", "the end of the recording that runs")
+			return
+		}
+		defer stop()
+		select {
+		case <-time.After(time.Duration(seconds) * time.Second):
+		case <-s.ending:
+		case <-r.Context().Done():
+		}
+	})
+}
