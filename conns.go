@@ -323,8 +323,9 @@ func (l *listener) evict(why string) bool {
 	l.mu.Unlock()
 	slices.SortFunc(waiting, func(a, b *conn) int { return cmp.Compare(a.since.Load(), b.since.Load()) })
 	for _, c := range waiting {
-		// One that has sent what nobody has read yet waits for this process.
-		if c.in(silent, reading, idle) && !c.hasInput() {
+		// A request that nobody has read yet waits for this process, not for its
+		// client. One that has been read in part is the client's to finish.
+		if c.in(reading) || c.in(silent, idle) && !c.hasInput() {
 			l.metrics.connsRefused.WithLabelValues(l.name, why).Inc()
 			c.Close()
 			return true

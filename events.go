@@ -122,7 +122,7 @@ func (e *events) serveEvents(s *server) http.HandlerFunc {
 		if r.Method == http.MethodHead {
 			return
 		}
-		s.stream(w, r, e.interval, func(last bool) bool {
+		emit := func(last bool) bool {
 			name := ""
 			if last {
 				name = "event: end\n"
@@ -130,7 +130,20 @@ func (e *events) serveEvents(s *server) http.HandlerFunc {
 			_, frame := e.refresh(last)
 			_, err := fmt.Fprintf(w, "%sdata: %s\n\n", name, frame)
 			return err == nil
-		})
+		}
+		if !emit(false) || http.NewResponseController(w).Flush() != nil {
+			return
+		}
+		// From then on at each full second, so that the process wakes once for all
+		// of them.
+		wait := time.NewTimer(time.Until(time.Now().Truncate(e.interval).Add(e.interval)))
+		defer wait.Stop()
+		select {
+		case <-wait.C:
+		case <-r.Context().Done():
+		case <-s.ending:
+		}
+		s.stream(w, r, e.interval, emit)
 	}
 }
 
@@ -250,6 +263,7 @@ func collect(families []*dto.MetricFamily, live *compare.Live) {
 		Panics:   sum("imagelab_http_panics_total", nil),
 		InFlight: sum("imagelab_http_requests_in_flight", app),
 	}
+	live.Latency = compare.Histogram{Bounds: []float64{}, Counts: []uint64{}}
 	for _, m := range byName["imagelab_http_request_duration_seconds"] {
 		if app(labels(m)) {
 			addHistogram(&live.Latency, m.GetHistogram())
@@ -300,7 +314,7 @@ func labels(m *dto.Metric) map[string]string {
 // addHistogram adds the counts of one series; all of a family have the same bounds.
 func addHistogram(h *compare.Histogram, series *dto.Histogram) {
 	buckets := series.GetBucket()
-	if h.Counts == nil {
+	if len(h.Counts) == 0 {
 		h.Counts = make([]uint64, len(buckets)+1)
 		for _, b := range buckets {
 			h.Bounds = append(h.Bounds, b.GetUpperBound())

@@ -307,3 +307,12 @@ func TestPeersVariable(t *testing.T) {
 		})
 	}
 }
+
+// TestIdleProcessHasNoNull is for readers that count on arrays.
+func TestIdleProcessHasNoNull(t *testing.T) {
+	t.Parallel()
+	_, body := fetch(t, "GET", start(t).ops+"/snapshot", "")
+	if strings.Contains(body, "null") {
+		t.Errorf("GET /snapshot of a process that has served nothing = %s, want no null", body)
+	}
+}

@@ -100,7 +100,7 @@ function side(name, self) {
 
 // quantile of the counts between two histograms, as in Prometheus.
 function quantile(q, now, before) {
-  const n = now.counts.map((c, i) => c - (before ? before.counts[i] : 0));
+  const n = now.counts.map((c, i) => c - (before.counts[i] || 0));
   const total = n.reduce((a, b) => a + b, 0);
   if (!(total > 0) || n.some(c => c < 0)) return null;
   let rank = q * total, lower = 0;
@@ -210,7 +210,13 @@ async function watch() {
         text += value;
         const frames = text.split("\n\n");
         text = frames.pop();
-        for (const frame of frames) take(frame);
+        for (const frame of frames) {
+          try {
+            take(frame);
+          } catch (e) { // of another version, perhaps; the next may be better
+            console.error(e);
+          }
+        }
         wait = 1;
       }
     } catch (e) {
@@ -240,7 +246,7 @@ function take(frame) {
   }
   link = "live";
   status("Live");
-  learn(side(live.variant || "this one", true), live);
+  learn(side(live.variant || "imagelab", true), live);
   for (const p of peers) learn(side(p.name, false), p.live, p.error);
   // By name, so that a variant has the same colour on every dashboard.
   [...sides].sort((a, b) => a.name < b.name ? 1 : -1).forEach((s, i) => { s.i = i % 4; });
@@ -300,7 +306,12 @@ function drawLead() {
     const less = image(large).bytes - image(small).bytes;
     head = less ? `${title(small)} is ${MB(less)} smaller than ${title(large)} (${Math.round(100 * less / image(large).bytes)} %)` : "All images have the same size";
   } else if (sized.length) head = `${title(small)} is ${MB(image(small).bytes)}`;
-  else if (sides.every(s => s.absent)) head = "There is no report";
+  else if (sides.every(s => s.absent)) {
+    head = "Nothing to audit";
+    put($("subline"), "No side runs in a container, or none could be asked. The live numbers are below.");
+    put($("fixes"), "");
+    put($("fixes-title"), "No report, so nothing to fix");
+  }
   if (head) put($("headline"), head);
   const known = sides.filter(summary), down = sides.filter(s => s.state === "down");
   if (!known.length && !down.length) return;
