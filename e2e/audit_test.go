@@ -1,0 +1,383 @@
+package e2e
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// report is what the tests need of imagelab --audit --format json.
+type report struct {
+	Checks []struct {
+		ID, Status, Evidence, Reason string
+	}
+	Summary map[string]int
+	Facts   struct {
+		Image struct{ Bytes, Files int64 }
+	}
+}
+
+// verdicts are the statuses by check.
+func (r report) verdicts() map[string]string {
+	v := map[string]string{}
+	for _, c := range r.Checks {
+		v[c.ID] = c.Status
+	}
+	return v
+}
+
+func (r report) why(id string) string {
+	for _, c := range r.Checks {
+		if c.ID == id {
+			return c.Evidence + c.Reason
+		}
+	}
+	return ""
+}
+
+// The options of a hardened container, by what they are for. A configuration of
+// the matrix differs from it in one of them.
+var hardenedAudit = map[string][]string{
+	"user":     {"--user", "65532:65532"},
+	"root":     {"--read-only"},
+	"tmpfs":    {"--tmpfs", "/tmp:size=16m,mode=1777,noexec,nosuid,nodev"},
+	"caps":     {"--cap-drop", "ALL"},
+	"nnp":      {"--security-opt", "no-new-privileges:true"},
+	"cgroupns": {"--cgroupns", "private"},
+	"memory":   {"--memory", "64m"},
+	"cpu":      {"--cpus", "1"},
+	"pids":     {"--pids-limit", "64"},
+	"ulimits":  {"--ulimit", "core=0:0", "--ulimit", "nofile=8192:8192"},
+}
+
+// auditNetwork makes the network that the containers of the matrix are in, as
+// Compose makes one for its services.
+func auditNetwork(t *testing.T) string {
+	t.Helper()
+	name := newName()
+	docker(t, "network", "create", "--label", label(), name)
+	t.Cleanup(func() { docker(t, "network", "rm", name) })
+	return name
+}
+
+// posture is one configuration: what differs from the hardened one, and which
+// verdicts have to differ for it, and no others.
+type posture struct {
+	name    string
+	image   string              // default imagelab:scratch
+	replace map[string][]string // of hardenedAudit; an empty list leaves the option out
+	options []string            // added
+	command []string            // after the image
+	exec    []string            // options of docker exec
+	want    map[string]string   // verdicts that differ from the hardened container's
+}
+
+// audit runs a container as the posture says, audits it by docker exec, as the
+// container's own user unless exec says otherwise, and removes it.
+func (p posture) audit(t *testing.T, network string) report {
+	t.Helper()
+	name := newName()
+	given := maps.Clone(hardenedAudit)
+	given["network"] = []string{"--network", network}
+	maps.Copy(given, p.replace)
+	args := []string{"run", "-d", "--name", name, "--label", label(), "--no-healthcheck"}
+	for _, what := range slices.Sorted(maps.Keys(given)) {
+		args = append(args, given[what]...)
+	}
+	args = append(append(args, p.options...), orScratch(p.image))
+	t.Cleanup(func() { docker(t, "rm", "-f", "-v", name) })
+	docker(t, append(args, p.command...)...)
+
+	exec := append(append([]string{"exec"}, p.exec...), name, "/imagelab")
+	if len(p.command) == 0 {
+		eventually(t, "listening server", func() bool {
+			_, _, code := try(t, append(exec, "--healthcheck")...) // follows PORT
+			return code == 0
+		})
+	}
+	stdout, stderr, code := try(t, append(exec, "--audit", "--format", "json")...)
+	var r report
+	if err := json.Unmarshal([]byte(stdout), &r); err != nil || code > 1 {
+		t.Fatalf("--audit = %d, %v\nstdout: %s\nstderr: %s", code, err, stdout, stderr)
+	}
+	if want := min(r.Summary["fail"], 1); code != want {
+		t.Errorf("--audit = %d with %d failures, want %d", code, r.Summary["fail"], want)
+	}
+	return r
+}
+
+func orScratch(image string) string {
+	if image == "" {
+		return "imagelab:scratch"
+	}
+	return image
+}
+
+const (
+	passes     = "pass"
+	fails      = "fail"
+	warns      = "warn"
+	noQuestion = "not-applicable"
+)
+
+func TestHardenedContainerHasACleanReport(t *testing.T) {
+	t.Parallel()
+	needEngine(t)
+	r := posture{}.audit(t, auditNetwork(t))
+	for id, status := range r.verdicts() {
+		want := passes
+		switch {
+		case id == "user-namespace": // the engine's setting
+			want = warns
+		case status == noQuestion:
+			continue
+		}
+		if status != want {
+			t.Errorf("%s = %s (%s), want %s", id, status, r.why(id), want)
+		}
+	}
+}
+
+func TestEachFlagFlipsItsChecks(t *testing.T) {
+	t.Parallel()
+	needEngine(t)
+	network := auditNetwork(t)
+	hardened := posture{}.audit(t, network).verdicts()
+	allowAll := filepath.Join(t.TempDir(), "seccomp.json")
+	if err := os.WriteFile(allowAll, []byte(`{"defaultAction":"SCMP_ACT_ALLOW"}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	shared := t.TempDir()
+	key := "-----BEGIN " + "PRIVATE KEY-----\n" + strings.Repeat("MC4CAQAwBQYDK2VwBCIEIJ", 4) + "\n"
+
+	for _, p := range []posture{
+		{name: "writable root", replace: map[string][]string{"root": nil}, want: map[string]string{"rootfs-read-only": fails}},
+		{name: "root", replace: map[string][]string{"user": {"--user", "0:0"}}, want: map[string]string{"run-as-non-root": fails, "non-root-group": fails}},
+		{name: "root's group", replace: map[string][]string{"user": {"--user", "65532:0"}}, want: map[string]string{"non-root-group": fails}},
+		{name: "another user", replace: map[string][]string{"user": {"--user", "12345:12345"}}},
+		{name: "NET_BIND_SERVICE", options: []string{"--cap-add", "NET_BIND_SERVICE"}},
+		{name: "a default capability", options: []string{"--cap-add", "NET_RAW"}, want: map[string]string{"capabilities-dropped": fails}},
+		{name: "the default capabilities", replace: map[string][]string{"caps": nil}, want: map[string]string{"capabilities-dropped": fails}},
+		{name: "SYS_PTRACE", options: []string{"--cap-add", "SYS_PTRACE"}, want: map[string]string{"capabilities-dropped": fails, "capabilities-added": fails}},
+		{name: "SYS_ADMIN", options: []string{"--cap-add", "SYS_ADMIN"}, want: map[string]string{
+			"capabilities-dropped": fails, "capabilities-added": fails, "rootfs-read-only": warns}},
+		{name: "privileged", replace: map[string][]string{"caps": nil}, options: []string{"--privileged"}, want: map[string]string{
+			"capabilities-dropped": fails, "capabilities-added": fails, "not-privileged": fails, "seccomp-filter": fails,
+			"rootfs-read-only": warns, "proc-paths-masked": fails, "sysfs-read-only": fails, "device-nodes": fails}},
+		{name: "no seccomp", options: []string{"--security-opt", "seccomp=unconfined"}, want: map[string]string{"seccomp-filter": fails}},
+		{name: "a seccomp profile that allows everything", options: []string{"--security-opt", "seccomp=" + allowAll}, want: map[string]string{"seccomp-filter": warns}},
+		{name: "new privileges", replace: map[string][]string{"nnp": nil}, want: map[string]string{"no-new-privileges": fails}},
+		{name: "pid namespace of the host", options: []string{"--pid", "host"}, want: map[string]string{
+			"pid-namespace": fails, "pid1-sigterm": noQuestion, "pid1-not-shell": noQuestion, "zombie-reaping": noQuestion,
+			"sshd-absent": noQuestion, "exec-not-elevated": noQuestion, "app-binary-immutable": noQuestion}},
+		{name: "network namespace of the host", replace: map[string][]string{"network": {"--network", "host"}},
+			options: []string{"-e", "PORT=" + freePort(t), "-e", "IMAGELAB_OPS_ADDR=127.0.0.1:0"},
+			want:    map[string]string{"network-namespace": fails, "listening-ports": noQuestion, "default-bridge-network": noQuestion}},
+		{name: "ipc namespace of the host", options: []string{"--ipc", "host"}, want: map[string]string{"ipc-namespace": fails, "tmpfs-options": fails}},
+		{name: "uts namespace of the host", options: []string{"--uts", "host"}, want: map[string]string{"uts-namespace": fails}},
+		{name: "cgroup namespace of the host", replace: map[string][]string{"cgroupns": {"--cgroupns", "host"}}, want: map[string]string{
+			"cgroup-namespace": warns, "cgroup-parent": passes}},
+		{name: "a cgroup parent", replace: map[string][]string{"cgroupns": {"--cgroupns", "host", "--cgroup-parent", "/e2e"}}, want: map[string]string{
+			"cgroup-namespace": warns, "cgroup-parent": warns}},
+		{name: "docker.sock, read-only", options: []string{"-v", "/var/run/docker.sock:/var/run/docker.sock:ro"}, want: map[string]string{"runtime-socket": fails}},
+		{name: "docker.sock under another name", options: []string{"-v", "/var/run/docker.sock:/some/where:ro"}, want: map[string]string{"runtime-socket": fails}},
+		{name: "a host directory, read-only", options: []string{"-v", "/etc:/host/etc:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
+		{name: "a host directory", options: []string{"-v", "/etc:/host/etc"}, want: map[string]string{"sensitive-host-mounts": fails, "writable-mounts": warns}},
+		{name: "a directory of a user, read-only", options: []string{"-v", shared + ":/data:ro"}, want: map[string]string{"sensitive-host-mounts": warns}},
+		{name: "a volume", options: []string{"-v", "/data"}, want: map[string]string{"writable-mounts": warns}},
+		{name: "no memory limit", replace: map[string][]string{"memory": nil}, want: map[string]string{"memory-limit": fails}},
+		{name: "a memory reservation alone", replace: map[string][]string{"memory": {"--memory-reservation", "64m"}}, want: map[string]string{"memory-limit": fails}},
+		{name: "no cpu limit", replace: map[string][]string{"cpu": nil}, want: map[string]string{"cpu-limit": fails}},
+		{name: "cpu shares alone", replace: map[string][]string{"cpu": {"--cpu-shares", "512"}}, want: map[string]string{"cpu-limit": warns}},
+		{name: "no pids limit", replace: map[string][]string{"pids": {"--pids-limit", "-1"}}, want: map[string]string{"pids-limit": fails}},
+		{name: "tmpfs with exec", replace: map[string][]string{"tmpfs": {"--tmpfs", "/tmp:size=16m,mode=1777,exec,nosuid,nodev"}}, want: map[string]string{"tmpfs-options": fails}},
+		{name: "tmpfs without a size", replace: map[string][]string{"tmpfs": {"--tmpfs", "/tmp:mode=1777,noexec,nosuid,nodev"}}, want: map[string]string{"tmpfs-size": warns}},
+		{name: "tmpfs of size 0, which is no limit", replace: map[string][]string{"tmpfs": {"--tmpfs", "/tmp:size=0,mode=1777,noexec,nosuid,nodev"}}, want: map[string]string{"tmpfs-size": warns}},
+		{name: "core dumps", replace: map[string][]string{"ulimits": {"--ulimit", "core=-1:-1", "--ulimit", "nofile=8192:8192"}}, want: map[string]string{"ulimits": warns}},
+		{name: "unmasked paths", options: []string{"--security-opt", "systempaths=unconfined"}, want: map[string]string{"proc-paths-masked": fails}},
+		{name: "a device", options: []string{"--device", "/dev/kmsg:/dev/kmsg:r"}, want: map[string]string{"device-nodes": fails}},
+		{name: "a secret in the environment", options: []string{"-e", "DB_PASSWORD=correct horse"}, want: map[string]string{"secrets-in-env": fails}},
+		{name: "names that look like secrets", options: []string{"-e", "DB_PASSWORD_FILE=/run/x", "-e", "TOKENIZERS_PARALLELISM=false", "-e", "LAB_TOKEN=t-1"}},
+		{name: "a port below 1024", options: []string{"-e", "PORT=80"}, want: map[string]string{"listening-ports": warns}},
+		{name: "the default bridge", replace: map[string][]string{"network": nil}, want: map[string]string{"default-bridge-network": warns}},
+		{name: "an init in front", options: []string{"--init"}, want: map[string]string{"app-binary-immutable": passes}},
+		{name: "exec as root", exec: []string{"-u", "0"}, want: map[string]string{"exec-not-elevated": warns, "app-binary-immutable": passes}},
+		{name: "a private key in the image", image: layered(t, added{"etc/tls.key", 0o644, key}), want: map[string]string{"secrets-in-files": fails}},
+		{name: "a certificate in the image", image: layered(t, added{"etc/tls.pem", 0o644, "-----BEGIN CERTIFICATE-----\nMIIB\n"})},
+		{name: "a setuid file", image: layered(t, added{"su", 0o4755, "#!/none\n"}), want: map[string]string{"setuid-files": warns}}, // no_new_privs blunts it
+		{name: "a file that everybody may write", image: layered(t, added{"etc/motd", 0o666, "hello\n"}), want: map[string]string{"world-writable-paths": warns}},
+		{name: "a shell", image: layered(t, added{"bin/sh", 0o755, "#!/none\n"}), want: map[string]string{"shell-absent": fails}},
+		{name: "a package manager, an interpreter and a client", image: layered(t, added{"bin/apk", 0o755, "#!/none\n"}, added{"bin/python3.12", 0o755, "#!/none\n"}, added{"bin/curl", 0o755, "#!/none\n"}),
+			want: map[string]string{"package-manager-absent": fails, "interpreter-absent": warns, "network-client-absent": fails}},
+		{name: "a shell that ignores SIGTERM", image: "imagelab:alpine", options: []string{"--entrypoint", "/bin/sh"},
+			command: []string{"-c", "trap '' TERM; while :; do sleep 1; done"}, want: map[string]string{"pid1-sigterm": fails, "pid1-not-shell": fails}},
+	} {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			r := p.audit(t, network)
+			want := maps.Clone(hardened)
+			maps.Copy(want, p.want)
+			for id, status := range r.verdicts() {
+				if p.image == "imagelab:alpine" && p.want[id] == "" {
+					continue // that image's own contents are another test's
+				}
+				if status != want[id] {
+					t.Errorf("%s = %s (%s), want %s", id, status, r.why(id), want[id])
+				}
+			}
+		})
+	}
+}
+
+// added is one file of a layer.
+type added struct {
+	name    string
+	mode    int64
+	content string
+}
+
+// layered makes an image of imagelab:scratch and files on top.
+func layered(t *testing.T, files ...added) string {
+	t.Helper()
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	for _, f := range files {
+		if err := w.WriteHeader(&tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(f.content))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(f.content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	name, image := newName(), newName()
+	docker(t, "create", "--name", name, "--label", label(), "imagelab:scratch")
+	defer docker(t, "rm", name)
+	cp := exec.Command("docker", "cp", "-", name+":/")
+	cp.Stdin = &layer
+	if _, stderr, err := execute(t, cp); err != nil {
+		t.Fatalf("docker cp: %v\n%s", err, stderr)
+	}
+	t.Cleanup(func() { docker(t, "image", "rm", "-f", image) })
+	docker(t, "commit", "--change", "LABEL "+label(), name, image)
+	return image
+}
+
+func TestAuditInForeignImages(t *testing.T) {
+	t.Parallel()
+	needEngine(t)
+	binary := filepath.Join(t.TempDir(), "imagelab")
+	if err := os.WriteFile(binary, saved(t, "imagelab:scratch").files["imagelab"].content, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	empty := newName()
+	t.Cleanup(func() { docker(t, "image", "rm", "-f", empty) })
+	importEmpty(t, empty)
+	for _, tc := range []struct {
+		image string
+		want  map[string]string
+	}{
+		{empty, map[string]string{"shell-absent": passes, "package-manager-absent": passes, "executable-count": passes, "run-as-non-root": passes}},
+		{"imagelab:alpine", map[string]string{"shell-absent": fails, "network-client-absent": fails}},
+	} {
+		for _, user := range []string{"65532:65532", "0:0", "4711:4711"} {
+			stdout, stderr, code := try(t, "run", "--rm", "--label", label(), "--user", user, "--read-only", "--cap-drop", "ALL",
+				"-v", binary+":/audit:ro", "--entrypoint", "/audit", tc.image, "--audit", "--format", "json")
+			var r report
+			if err := json.Unmarshal([]byte(stdout), &r); err != nil || code > 1 {
+				t.Errorf("--audit in %s as %s = %d, %v, %s", tc.image, user, code, err, stderr)
+				continue
+			}
+			want := maps.Clone(tc.want)
+			want["pid1-sigterm"] = noQuestion // the auditor is PID 1
+			if strings.HasPrefix(user, "0:") {
+				want["run-as-non-root"] = fails
+			}
+			for id, status := range want {
+				if got := r.verdicts()[id]; got != status {
+					t.Errorf("%s in %s as %s = %s (%s), want %s", id, tc.image, user, got, r.why(id), status)
+				}
+			}
+			if tc.image == empty && r.Facts.Image.Bytes > 1<<10 {
+				t.Errorf("an empty image has %d bytes, want none but the engine's own", r.Facts.Image.Bytes)
+			}
+		}
+	}
+}
+
+func TestServedReportIsTheContainersOwn(t *testing.T) {
+	t.Parallel()
+	c := start(t, "scratch", hardened...)
+	eventually(t, "first audit", func() bool { return c.metric(t, `imagelab_audit_checks{verdict="pass"}`) != "" })
+	resp, body := fetch(t, "GET", c.ops+"/audit", "")
+	var r report
+	if err := json.Unmarshal([]byte(body), &r); err != nil || resp.StatusCode != 200 {
+		t.Fatalf("GET /audit = %d, %v", resp.StatusCode, err)
+	}
+	for id, want := range map[string]string{"rootfs-read-only": passes, "network-namespace": fails, "memory-limit": fails, "pid1-sigterm": passes} {
+		if got := r.verdicts()[id]; got != want {
+			t.Errorf("%s = %s (%s), want %s", id, got, r.why(id), want)
+		}
+		value := map[string]string{passes: "1", fails: "0"}[want]
+		severity := map[string]string{"pid1-sigterm": "medium"}[id]
+		if severity == "" {
+			severity = "high"
+		}
+		if got := c.metric(t, fmt.Sprintf("imagelab_audit_check{id=%q,severity=%q}", id, severity)); got != value {
+			t.Errorf("imagelab_audit_check of %s = %s, want %s", id, got, value)
+		}
+	}
+}
+
+// TestAuditOfADebianImage audits an image that is nobody's here: Debian's own
+// bootstrap of its smallest system.
+func TestAuditOfADebianImage(t *testing.T) {
+	t.Parallel()
+	needEngine(t)
+	if _, err := exec.LookPath("debootstrap"); err != nil || os.Geteuid() != 0 {
+		leaveOut(t, "a Debian root needs debootstrap, run by root")
+	}
+	dir := filepath.Join(t.TempDir(), "root")
+	if stdout, stderr, err := execute(t, exec.Command("debootstrap", "--variant=minbase", "bookworm", dir)); err != nil {
+		t.Fatalf("debootstrap: %v\n%s\n%s", err, stdout, stderr)
+	}
+	image := newName()
+	pack := exec.Command("sh", "-c", `tar -C "$0" -c . | docker import -c "LABEL $1" - "$2"`, dir, label(), image)
+	t.Cleanup(func() { docker(t, "image", "rm", "-f", image) })
+	if _, stderr, err := execute(t, pack); err != nil {
+		t.Fatalf("docker import: %v\n%s", err, stderr)
+	}
+	binary := filepath.Join(t.TempDir(), "imagelab")
+	if err := os.WriteFile(binary, saved(t, "imagelab:scratch").files["imagelab"].content, 0o755); err != nil {
+		t.Fatal(err)
+	}
+
+	stdout, stderr, code := try(t, "run", "--rm", "--label", label(), "--memory", "32m", "--memory-swap", "32m",
+		"-v", binary+":/audit:ro", "--entrypoint", "/audit", image, "--audit", "--format", "json")
+	var r report
+	if err := json.Unmarshal([]byte(stdout), &r); err != nil || code != 1 {
+		t.Fatalf("--audit = %d, %v, %s; want 1 and a report within 32 MiB", code, err, stderr)
+	}
+	for id, want := range map[string]string{
+		"run-as-non-root": fails, "rootfs-read-only": fails, "no-new-privileges": fails, "capabilities-dropped": fails,
+		"setuid-files": fails, "shell-absent": fails, "package-manager-absent": fails, "interpreter-absent": warns,
+		"executable-count": fails, "memory-limit": passes, "secrets-in-files": passes, "not-privileged": passes,
+	} {
+		if got := r.verdicts()[id]; got != want {
+			t.Errorf("%s = %s (%s), want %s", id, got, r.why(id), want)
+		}
+	}
+	if r.Facts.Image.Files < 1000 {
+		t.Errorf("files = %d, want thousands", r.Facts.Image.Files)
+	}
+}
