@@ -66,6 +66,7 @@ compose up -d --no-build --remove-orphans --wait --wait-timeout 120 || explain
 
 address() { compose port "$1" "$2" | sed 's/.*:/http:\/\/localhost:/'; }
 echo
+echo "dashboard   $(address scratch 9000)/"
 echo "scratch     $(address scratch 8000)/  metrics $(address scratch 9000)/metrics"
 echo "alpine      $(address alpine 8000)/  metrics $(address alpine 9000)/metrics"
 echo "prometheus  $(address prometheus 9090)/api/v1/targets"
