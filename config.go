@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -210,12 +211,18 @@ func readValue(path string) (string, error) {
 	if !info.Mode().IsRegular() {
 		return "", fmt.Errorf("%q is not a regular file", path)
 	}
-	if info.Size() > maxValue {
-		return "", fmt.Errorf("%q has %d bytes, want at most %d", path, info.Size(), maxValue)
-	}
-	content, err := os.ReadFile(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return "", explain(path, info, err)
+	}
+	defer file.Close()
+	// What the kernel makes, such as /proc/kmsg, has no size before it is read.
+	content, err := io.ReadAll(io.LimitReader(file, maxValue+1))
+	if err != nil {
+		return "", explain(path, info, err)
+	}
+	if len(content) > maxValue {
+		return "", fmt.Errorf("%q has more than %d bytes", path, maxValue)
 	}
 	value, crlf := strings.CutSuffix(string(content), "\r\n")
 	if !crlf {

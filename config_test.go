@@ -130,7 +130,7 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		{"file that never ends", []string{"SECRET_FILE=/dev/zero"}, []string{`SECRET_FILE: "/dev/zero" is not a regular file`}},
 		{"file without content", []string{"SECRET_FILE=" + empty}, []string{fmt.Sprintf("SECRET_FILE: %q is empty", empty)}},
 		{"file of a newline", []string{"IMAGELAB_OPS_TOKEN_FILE=" + newline}, []string{fmt.Sprintf("IMAGELAB_OPS_TOKEN_FILE: %q is empty", newline)}},
-		{"file that is too large", []string{"SECRET_FILE=" + large}, []string{fmt.Sprintf("SECRET_FILE: %q has 2097152 bytes, want at most 1048576", large)}},
+		{"file that is too large", []string{"SECRET_FILE=" + large}, []string{fmt.Sprintf("SECRET_FILE: %q has more than 1048576 bytes", large)}},
 		{"value of a file", []string{"PORT_FILE=" + abc}, []string{`PORT="abc": ` + port}},
 		{"everything in one go", []string{"PORT=abc", "IMAGELAB_MAX_BODY=-1", "IMAGELAB_TYPO=1", "IMAGELAB_PPROF=on", "SECRET_FILE=/no/such", "IMAGELAB_DRAIN_DELAY=1"}, []string{
 			"IMAGELAB_TYPO ", "SECRET_FILE: ", `PORT="abc"`, `IMAGELAB_DRAIN_DELAY="1"`, `IMAGELAB_MAX_BODY="-1"`, `IMAGELAB_PPROF="on"`,
