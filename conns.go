@@ -310,9 +310,12 @@ func (l *listener) makeRoom() bool {
 	return true
 }
 
-// evict closes the connection that has waited longest and says whether there
-// was one.
+// evict closes a connection that waits and says whether there was one: one with
+// half a header before an idle one, an idle one before one that has only come,
+// and of these the one that has waited longest. Under many slow clients that
+// leaves a new one the time to speak.
 func (l *listener) evict(why string) bool {
+	order := map[phase]int{reading: 1, idle: 2, silent: 3}
 	var waiting []*conn
 	l.mu.Lock()
 	for c := range l.conns {
@@ -321,7 +324,9 @@ func (l *listener) evict(why string) bool {
 		}
 	}
 	l.mu.Unlock()
-	slices.SortFunc(waiting, func(a, b *conn) int { return cmp.Compare(a.since.Load(), b.since.Load()) })
+	slices.SortFunc(waiting, func(a, b *conn) int {
+		return cmp.Or(cmp.Compare(order[phase(a.phase.Load())], order[phase(b.phase.Load())]), cmp.Compare(a.since.Load(), b.since.Load()))
+	})
 	for _, c := range waiting {
 		// A request that nobody has read yet waits for this process, not for its
 		// client. One that has been read in part is the client's to finish.
