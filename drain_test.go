@@ -184,7 +184,8 @@ func TestStopEndsWhatWouldNeverEnd(t *testing.T) {
 	t.Parallel()
 	t.Run("a silent connection", func(t *testing.T) {
 		t.Parallel()
-		in := startProcess(t, nil)
+		// No other bound may be what ends it.
+		in := startProcess(t, nil, "IMAGELAB_READ_HEADER_TIMEOUT=1h")
 		conn, _ := dial(t, host(in.app))
 		in.signal(t, syscall.SIGTERM)
 		if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
@@ -192,6 +193,9 @@ func TestStopEndsWhatWouldNeverEnd(t *testing.T) {
 		}
 		if code := in.wait(t); code != 0 {
 			t.Errorf("exit = %d, want 0", code)
+		}
+		if in.log.find("connections were cut at the end of the drain") != nil {
+			t.Errorf("it was cut at the deadline, want it to leave before:\n%s", in.log)
 		}
 	})
 	t.Run("an idle connection", func(t *testing.T) {
@@ -364,5 +368,38 @@ func TestStoppedListenerEmptiesItsQueue(t *testing.T) {
 	}
 	if _, err := ln.Accept(); err != errDrained {
 		t.Errorf("Accept() of an empty queue = %v, want %v", err, errDrained)
+	}
+}
+
+func TestConnectionLeavesOnlyWithoutARequest(t *testing.T) {
+	t.Parallel()
+	for name, sent := range map[string]string{"nothing sent": "", "a request that nobody has read": "GET"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			log := slog.New(slog.DiscardHandler)
+			ln, err := listen(context.Background(), "app", "127.0.0.1:0", log, newMetrics(prometheus.NewRegistry(), newHealth(time.Now()), ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			ln.readTimeout = patience
+			peer, _ := dial(t, ln.Addr().String())
+			accepted, err := ln.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer accepted.Close()
+			c := accepted.(*conn)
+			if _, err := io.WriteString(peer, sent); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "input", func() bool { return c.hasInput() == (sent != "") })
+			c.leave()
+			got := make([]byte, 8)
+			n, err := c.Read(got)
+			if string(got[:n]) != sent || (err == nil) != (sent != "") {
+				t.Errorf("after leave, Read = %q, %v, want %q", got[:n], err, sent)
+			}
+		})
 	}
 }

@@ -212,6 +212,10 @@ func TestStoreMakesOneBlobOfConcurrentUploadsOfOneContent(t *testing.T) {
 	if got := in.metric(t, "imagelab_store_bytes") + " " + in.metric(t, "imagelab_store_blobs"); got != fmt.Sprint(len(content), " 1") {
 		t.Errorf("bytes and blobs = %s", got)
 	}
+	// More than one chunk, sent by the kernel.
+	if _, body := fetch(t, "GET", in.app+"/store/"+digestOf(content), ""); body != string(content) {
+		t.Errorf("GET returns %d bytes that differ, want the %d that were stored", len(body), len(content))
+	}
 }
 
 func TestStoreGivesBackWhatAnUploadThatBreaksOffReserved(t *testing.T) {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/agnivade/levenshtein"
 )
 
 // Options selects checks by id. Empty, all of them run.
@@ -42,27 +44,7 @@ func ids() []string {
 
 // nearestID returns the id with the least edit distance.
 func nearestID(id string) string {
-	return slices.MinFunc(ids(), func(a, b string) int { return editDistance(id, a) - editDistance(id, b) })
-}
-
-// editDistance is Levenshtein's, by bytes.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(diagonal+cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return slices.MinFunc(ids(), func(a, b string) int { return levenshtein.ComputeDistance(id, a) - levenshtein.ComputeDistance(id, b) })
 }
 
 // Run audits the system. The error is that of opts or of ctx; what could not be
