@@ -29,7 +29,7 @@ soak: ## a million requests and fifty stops, of which none may be lost; takes mi
 	go test -count=1 -timeout 60m -run TestStopUnderLoadLosesNothing -v . -soak
 
 build: ## build the binary, ./imagelab
-	CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -gcflags=google.golang.org/protobuf/...=-l -ldflags "-s -w -funcalign=1 -X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o imagelab .
+	CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -gcflags=google.golang.org/protobuf/...=-l -gcflags=imagelab/internal/...=-l -ldflags "-s -w -funcalign=1 -X imagelab/internal/early.Version=$(VERSION) -X main.commit=$(COMMIT)" -o imagelab .
 
 images: ## build both images
 	@scripts/base-images.sh

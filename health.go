@@ -15,12 +15,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/caarlos0/env/v11"
 
 	"imagelab/internal/audit"
+	"imagelab/internal/early"
 )
 
 // This file has both ends of one contract: the state that /health, /livez and
@@ -152,6 +154,8 @@ type probeOptions struct {
 	headers  headerFlag
 	status   statusRange // default 200-399, as Kubernetes' httpGet probe
 	insecure bool        // skip the verification of https certificates
+
+	begun *early.Probe // the probe of the one target has got this far; usually nil
 }
 
 // maxProbeLine bounds the line that a probe prints. Docker keeps 4096 bytes of a
@@ -162,50 +166,42 @@ const maxProbeLine = 200
 // and prints one line on stdout. The exit code is 0 when all answered as wanted
 // and 1 otherwise: Docker reserves 2 (Dockerfile reference, HEALTHCHECK).
 func healthcheck(ctx context.Context, urls []string, opts probeOptions, environ []string, stdout io.Writer) int {
-	ctx, cancel := context.WithTimeoutCause(ctx, opts.timeout, fmt.Errorf("no answer within %v", opts.timeout))
+	began := time.Now()
+	if opts.begun = early.Take(); opts.begun != nil {
+		began = opts.begun.Began
+	}
+	ctx, cancel := context.WithDeadlineCause(ctx, began.Add(opts.timeout), fmt.Errorf("no answer within %v", opts.timeout))
 	defer cancel()
 
-	began := time.Now()
 	targets, err := targets(urls, environ)
 	if err != nil {
 		printVerdict(stdout, "unhealthy", err.Error())
 		return 1
 	}
-	type result struct {
-		detail string
-		err    error
-	}
-	results := make([]chan result, len(targets))
+	details, errs := make([]string, len(targets)), make([]error, len(targets))
+	var probes sync.WaitGroup
 	for i, target := range targets {
-		results[i] = make(chan result, 1)
-		go func() {
-			detail, err := target.probe(ctx, opts)
-			results[i] <- result{detail, err}
-		}()
+		probes.Go(func() { details[i], errs[i] = target.probe(ctx, opts) })
 	}
-	var first *result
-	failed := 0
-	for i := range results {
-		r := <-results[i]
-		if r.err != nil {
-			failed++
-		}
-		if first == nil || r.err != nil && first.err == nil {
-			first = &r
+	probes.Wait()
+	var failed []error
+	for _, err := range errs {
+		if err != nil {
+			failed = append(failed, err)
 		}
 	}
 	took := time.Since(began).Round(100 * time.Microsecond)
 	switch {
-	case failed > 0 && len(targets) > 1:
-		printVerdict(stdout, "unhealthy", fmt.Sprintf("%d of %d failed: %v", failed, len(targets), first.err))
-	case failed > 0:
-		printVerdict(stdout, "unhealthy", first.err.Error())
+	case len(failed) > 0 && len(targets) > 1:
+		printVerdict(stdout, "unhealthy", fmt.Sprintf("%d of %d failed: %v", len(failed), len(targets), failed[0]))
+	case len(failed) > 0:
+		printVerdict(stdout, "unhealthy", failed[0].Error())
 	case len(targets) > 1:
 		printVerdict(stdout, "healthy", fmt.Sprintf("all %d in %v, first %s", len(targets), took, targets[0].name))
 	default:
-		printVerdict(stdout, "healthy", fmt.Sprintf("%s in %v %s", first.detail, took, targets[0].name))
+		printVerdict(stdout, "healthy", fmt.Sprintf("%s in %v %s", details[0], took, targets[0].name))
 	}
-	if failed > 0 {
+	if len(failed) > 0 {
 		return 1
 	}
 	return 0
@@ -395,13 +391,16 @@ func (t target) exchange(ctx context.Context, opts probeOptions) (string, error)
 // with the response's body. That needs no client with a pool, redirects and
 // proxies; a redirect counts as the status that it is.
 func (t target) request(ctx context.Context, opts probeOptions) (*http.Response, error) {
-	raw, err := t.dial(ctx)
-	if err != nil {
-		return nil, reason(err)
+	var conn io.ReadCloser = opts.begun
+	if opts.begun == nil {
+		var err error
+		if conn, err = t.dial(ctx); err != nil {
+			return nil, reason(err)
+		}
 	}
-	stop := context.AfterFunc(ctx, func() { raw.Close() })
-	end := func() { stop(); raw.Close() }
-	resp, err := t.converse(ctx, raw, opts)
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	end := func() { stop(); conn.Close() }
+	resp, err := t.converse(ctx, conn, opts)
 	if err != nil {
 		end()
 		return nil, err
@@ -419,21 +418,24 @@ type body struct {
 // Close does not read the rest, as the server may go on for ever.
 func (b body) Close() error { b.end(); return nil }
 
-// converse sends the request on conn and reads the response's header.
-func (t target) converse(ctx context.Context, conn net.Conn, opts probeOptions) (*http.Response, error) {
-	if t.tls {
-		name, _, err := net.SplitHostPort(t.addrs[0])
-		if err != nil {
-			return nil, err
+// converse sends the request on conn, unless conn is that of a probe begun, and
+// reads the response's header.
+func (t target) converse(ctx context.Context, conn io.ReadCloser, opts probeOptions) (*http.Response, error) {
+	if fresh, ok := conn.(net.Conn); ok {
+		if t.tls {
+			name, _, err := net.SplitHostPort(t.addrs[0])
+			if err != nil {
+				return nil, err
+			}
+			secure := tls.Client(fresh, &tls.Config{ServerName: name, InsecureSkipVerify: opts.insecure, NextProtos: []string{"http/1.1"}})
+			if err := secure.HandshakeContext(ctx); err != nil {
+				return nil, fmt.Errorf("TLS: %w", reason(err))
+			}
+			conn, fresh = secure, secure
 		}
-		secure := tls.Client(conn, &tls.Config{ServerName: name, InsecureSkipVerify: opts.insecure, NextProtos: []string{"http/1.1"}})
-		if err := secure.HandshakeContext(ctx); err != nil {
-			return nil, fmt.Errorf("TLS: %w", reason(err))
+		if err := t.send(fresh, opts); err != nil {
+			return nil, reason(err)
 		}
-		conn = secure
-	}
-	if err := t.send(conn, opts); err != nil {
-		return nil, reason(err)
 	}
 	limited := &io.LimitedReader{R: conn, N: maxHeader}
 	resp, err := readFinal(bufio.NewReader(limited), opts.method)

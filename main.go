@@ -17,13 +17,15 @@ import (
 
 	actors "github.com/oklog/run"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"imagelab/internal/early"
 )
 
 func main() { os.Exit(run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr)) }
 
-// Set by the linker: -X main.version=… -X main.commit=….
+// Set by the linker: -X imagelab/internal/early.Version=… -X main.commit=….
 var (
-	version = "dev"
+	version = early.Version
 	commit  = "unknown"
 )
 
