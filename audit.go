@@ -26,44 +26,48 @@ type auditOptions struct {
 	failOn audit.Severity // the least severity of a failure for exit code 1
 }
 
-// newSystem is the container as the audit sees it. The audit has to work in
-// images that know nothing of imagelab, so of environ only what concerns it is
-// read, and the rest may be what it likes.
-func newSystem(environ []string) (*audit.System, error) {
+// newSystem is the container as the audit sees it.
+func newSystem(environ []string, variant string, budget ByteSize) *audit.System {
 	sys := audit.Live()
 	sys.Environ = environ
 	sys.Tool = version
 	// A label of the image, by the contract of GET /proof.
 	sys.PublicEnv = []string{"LAB_TOKEN"}
+	sys.Variant = variant
+	sys.ImageBudget = int64(budget)
+	return sys
+}
+
+// auditVariables are those of environ that concern the audit. It has to work in
+// images that know nothing of imagelab, so the rest may be what it likes.
+func auditVariables(environ []string) (variant string, budget ByteSize, err error) {
 	given := env.ToMap(environ)
 	for _, v := range variables() {
 		value, _, err := lookup(given, v.Name)
 		switch {
 		case v.Name == "IMAGELAB_VARIANT" && err == nil:
-			sys.Variant = value
+			variant = value
 		case v.Name == "IMAGELAB_IMAGE_BUDGET" && err != nil:
-			return nil, err
+			return "", 0, err
 		case v.Name == "IMAGELAB_IMAGE_BUDGET":
-			var budget ByteSize
 			if v.Value = orDefault(value, v.Default); budget.UnmarshalText([]byte(v.Value)) != nil {
-				return nil, v.refuse()
+				return "", 0, v.refuse()
 			}
-			sys.ImageBudget = int64(budget)
 		}
 	}
-	return sys, nil
+	return variant, budget, nil
 }
 
 // auditMode prints the report of the container that the process runs in. The
 // exit code is 1 when a check of at least opts.failOn failed; a warning or an
 // unknown is no failure.
 func auditMode(ctx context.Context, opts auditOptions, format string, environ []string, stdout, stderr io.Writer) int {
-	sys, err := newSystem(environ)
+	variant, budget, err := auditVariables(environ)
 	if err != nil {
 		fmt.Fprintf(stderr, "imagelab: %v\n", err)
 		return exitUsage
 	}
-	report, err := audit.Run(ctx, sys, opts.checks)
+	report, err := audit.Run(ctx, newSystem(environ, variant, budget), opts.checks)
 	if err != nil {
 		fmt.Fprintf(stderr, "imagelab: %v\n", err)
 		return exitFailed

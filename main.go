@@ -90,17 +90,9 @@ func serve(ctx context.Context, cfg Config, vars []variable, environ []string, l
 		return exitFailed
 	}
 	blobs := openStore(cfg, reg, m, log)
-	system, err := newSystem(environ)
-	if err != nil {
-		log.Error("cannot start", "err", err)
-		return exitFailed
-	}
+	system := newSystem(environ, cfg.Variant, cfg.ImageBudget)
 	auditor := newAuditor(system, h.app, reg, log)
-	peers, err := splitPeers(cfg.Peers)
-	if err != nil {
-		log.Error("cannot start", "err", err)
-		return exitFailed
-	}
+	peers, _ := splitPeers(cfg.Peers) // loadConfig has refused what is none
 	live := newEvents(reg, h, cfg, peers)
 
 	app := newServer("app", appLn, cfg, log, m)

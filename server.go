@@ -350,9 +350,10 @@ func requireToken(token string, h http.Handler) http.Handler {
 // serveConfig answers GET /config: every variable, its value or "(redacted)",
 // and where it came from.
 func serveConfig(vars []variable) http.HandlerFunc {
-	body, _ := json.MarshalIndent(vars, "", "  ")
-	body = append(body, '\n')
-	return func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, body) }
+	return func(w http.ResponseWriter, _ *http.Request) {
+		body, _ := json.MarshalIndent(vars, "", "  ")
+		writeJSON(w, http.StatusOK, append(body, '\n'))
+	}
 }
 
 // stream calls emit at once and then every interval, and flushes what it wrote,
