@@ -117,6 +117,29 @@ func TestTooManyUploadsLeaveRoomForOthers(t *testing.T) {
 	}
 }
 
+func TestUnwantedBodiesHoldNoConnection(t *testing.T) {
+	t.Parallel()
+	in := start(t, "IMAGELAB_READ_TIMEOUT=1h", "IMAGELAB_MAX_CONNS=8")
+	for range 8 {
+		conn, answer := dial(t, host(in.app))
+		fmt.Fprint(conn, "POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
+		if resp, err := http.ReadResponse(answer, nil); err != nil || resp.StatusCode != 404 || !resp.Close {
+			t.Errorf("POST /nothing without its body = %v, %v, want 404 and Connection: close", resp, err)
+		}
+	}
+	in.healthy(t, "with unwanted bodies on every connection")
+
+	conn, answer := dial(t, host(in.app))
+	for range 2 {
+		fmt.Fprint(conn, "POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nwhole")
+		resp, err := http.ReadResponse(answer, nil)
+		if err != nil || resp.StatusCode != 404 || resp.Close {
+			t.Fatalf("POST /nothing with its body = %v, %v, want 404 on a connection that stays", resp, err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+	}
+}
+
 func TestWithoutDescriptorsItRecovers(t *testing.T) {
 	t.Parallel()
 	in := startProcess(t, []string{"/bin/sh", "-c", `ulimit -n 64 && exec "$0"`},

@@ -24,15 +24,16 @@ import (
 type phase int32
 
 const (
-	silent   phase = iota // accepted, nothing received yet
-	reading               // a part of a request's header has come
-	active                // a request is being served
-	idle                  // kept alive, between requests
-	hijacked              // taken over by a handler
+	silent    phase = iota // accepted, nothing received yet
+	reading                // a part of a request's header has come
+	active                 // a request is being served
+	idle                   // kept alive, between requests
+	lingering              // the last answer is sent; its client may still be sending
+	hijacked               // taken over by a handler
 )
 
 func (p phase) String() string {
-	return [...]string{"silent", "reading", "active", "idle", "hijacked"}[p]
+	return [...]string{"silent", "reading", "active", "idle", "lingering", "hijacked"}[p]
 }
 
 // conn is a connection that knows its phase. net/http reports only complete
@@ -45,8 +46,9 @@ type conn struct {
 	since atomic.Int64 // when the phase began, in nanoseconds since ln.epoch
 	looks int          // of the drain, which found the phase unchanged
 
-	deadline sync.Mutex // held while the read deadline and leaving change
-	leaving  bool       // the read deadline is leave's
+	mu       sync.Mutex
+	deadline time.Time // the server's read deadline
+	asked    string    // why leave's read deadline is set instead; "" if it is not
 }
 
 func (c *conn) enter(p phase) {
@@ -79,32 +81,53 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 func (c *conn) SetReadDeadline(t time.Time) error {
-	c.deadline.Lock()
-	defer c.deadline.Unlock()
-	c.leaving = false
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deadline, c.asked = t, ""
 	return c.TCPConn.SetReadDeadline(t)
 }
 
-// leave asks an idle or silent connection to end. Closing it from outside would
-// also close it on a request that has been read but not been seen to be: only
-// the reader knows. So the reader is woken, and decides.
-func (c *conn) leave() {
-	c.deadline.Lock()
-	defer c.deadline.Unlock()
-	c.leaving = true
-	_ = c.TCPConn.SetReadDeadline(time.Unix(1, 0))
-}
+// The reasons to ask a connection to leave. Those of an eviction are labels of
+// imagelab_connections_closed_total.
+const (
+	drained     = "drained"
+	evicted     = "evicted"
+	descriptors = "descriptors"
+)
 
-// stay says whether a read deadline is to be ignored: it was leave's, and there
-// is a request after all.
-func (c *conn) stay() bool {
-	c.deadline.Lock()
-	defer c.deadline.Unlock()
-	if !c.leaving || c.in(silent, idle) && !c.hasInput() {
+// leave asks a waiting connection to end, and says whether that is news to it.
+// Closing it from outside would also close it on a request that has been read but
+// not been seen to be: only the reader knows. So the reader is woken, and decides.
+func (c *conn) leave(why string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.asked != "" {
 		return false
 	}
-	c.leaving = false
-	_ = c.TCPConn.SetReadDeadline(time.Now().Add(c.ln.readTimeout))
+	c.asked = why
+	_ = c.TCPConn.SetReadDeadline(time.Unix(1, 0))
+	return true
+}
+
+// stay says whether a read deadline that has passed is to be ignored: it was
+// leave's, and there is a request after all. The drain waits for the rest of one,
+// an eviction does not.
+func (c *conn) stay() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	waiting := c.in(silent, idle) || c.in(reading) && c.asked != drained
+	switch {
+	case c.asked == "":
+		return false
+	case waiting && !c.hasInput():
+		if c.asked != drained {
+			c.ln.metrics.connsClosed.WithLabelValues(c.ln.name, c.asked).Inc()
+		}
+		return false
+	}
+	c.asked = ""
+	_ = c.TCPConn.SetReadDeadline(c.deadline)
+	c.ln.answer()
 	return true
 }
 
@@ -146,6 +169,14 @@ func (c *conn) ReadFrom(src io.Reader) (written int64, err error) {
 	return written, nil
 }
 
+// CloseWrite is what net/http calls when it has sent its last answer to a client
+// that may still be sending; it waits before it closes, so that the answer is not
+// lost (RFC 9112, 9.6).
+func (c *conn) CloseWrite() error {
+	c.enter(lingering)
+	return c.TCPConn.CloseWrite()
+}
+
 func (c *conn) Close() error {
 	c.ln.forget(c)
 	return c.TCPConn.Close()
@@ -176,10 +207,10 @@ type listener struct {
 	open         prometheus.Gauge
 	epoch        time.Time
 	maxConns     int // 0 is no cap
-	readTimeout  time.Duration
 	writeTimeout time.Duration
-	stopping     atomic.Int64 // 0, or the quiet time in nanoseconds after which Accept ends
-	leaky        atomic.Bool  // new handshakes go on although it is stopping
+	answered     chan struct{} // a connection that was asked to leave has gone, or stays
+	stopping     atomic.Int64  // 0, or the quiet time in nanoseconds after which Accept ends
+	leaky        atomic.Bool   // new handshakes go on although it is stopping
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -208,6 +239,7 @@ func listen(ctx context.Context, name, addr string, log *slog.Logger, m *metrics
 		metrics:     m,
 		open:        m.conns.WithLabelValues(name),
 		epoch:       time.Now(),
+		answered:    make(chan struct{}, 1),
 		conns:       make(map[*conn]struct{}),
 	}, nil
 }
@@ -242,11 +274,9 @@ func (l *listener) Accept() (net.Conn, error) {
 			if pause == 0 {
 				l.log.Error("cannot accept connections, trying again until it works", "err", reason(err))
 			}
-			if !l.evict("descriptors") {
-				pause = min(max(2*pause, 5*time.Millisecond), 500*time.Millisecond)
+			pause = min(max(2*pause, 5*time.Millisecond), 500*time.Millisecond)
+			if !l.evict(descriptors) {
 				time.Sleep(pause)
-			} else {
-				pause = max(pause, 1)
 			}
 		default:
 			return nil, err
@@ -273,7 +303,7 @@ func temporary(err error) bool {
 // every connection is being served, the new one is refused.
 func (l *listener) admit(accepted *net.TCPConn) *conn {
 	if !l.makeRoom() {
-		l.metrics.connsRefused.WithLabelValues(l.name, "refused").Inc()
+		l.metrics.connsClosed.WithLabelValues(l.name, "refused").Inc()
 		_, _ = accepted.Write([]byte("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"))
 		accepted.Close()
 		return nil
@@ -291,6 +321,10 @@ const (
 	// settled is how long a connection must have waited before it may make room:
 	// what it is waiting for until then may be this process.
 	settled = 20 * time.Millisecond
+	// settledSilent is that for one that has sent nothing yet. Its client may be
+	// short of processor time, as a new one would be, so that closing it for the
+	// new one wins nothing.
+	settledSilent = 250 * time.Millisecond
 	// roomPatience is how long a new connection waits for room. Those behind it
 	// wait in the kernel's queue meanwhile.
 	roomPatience = 2 * time.Second
@@ -299,7 +333,7 @@ const (
 // makeRoom says whether there is room below the cap, and waits for it.
 func (l *listener) makeRoom() bool {
 	for began := time.Now(); l.maxConns > 0 && l.count() >= l.maxConns && l.stopping.Load() == 0; {
-		if l.evict("evicted") {
+		if l.evict(evicted) {
 			continue
 		}
 		if time.Since(began) > roomPatience {
@@ -310,33 +344,55 @@ func (l *listener) makeRoom() bool {
 	return true
 }
 
-// evict closes a connection that waits and says whether there was one: one with
-// half a header before an idle one, an idle one before one that has only come,
-// and of these the one that has waited longest. Under many slow clients that
-// leaves a new one the time to speak.
+// evict asks a connection that waits to leave, gives it the time to answer, and
+// says whether there was one. One that has its last answer comes first, one with
+// half a header before an idle one, an idle one before one that has only come, and
+// of these the one that has waited longest: under many slow clients that leaves a
+// new one the time to speak.
 func (l *listener) evict(why string) bool {
 	order := map[phase]int{reading: 1, idle: 2, silent: 3}
 	var waiting []*conn
-	l.mu.Lock()
-	for c := range l.conns {
-		if c.in(silent, reading, idle) && c.waited() >= settled {
+	for _, c := range l.snapshot() {
+		if c.in(lingering, reading, idle) && c.waited() >= settled || c.in(silent) && c.waited() >= settledSilent {
 			waiting = append(waiting, c)
 		}
 	}
-	l.mu.Unlock()
 	slices.SortFunc(waiting, func(a, b *conn) int {
 		return cmp.Or(cmp.Compare(order[phase(a.phase.Load())], order[phase(b.phase.Load())]), cmp.Compare(a.since.Load(), b.since.Load()))
 	})
 	for _, c := range waiting {
-		// A request that nobody has read yet waits for this process, not for its
-		// client. One that has been read in part is the client's to finish.
-		if c.in(reading) || c.in(silent, idle) && !c.hasInput() {
-			l.metrics.connsRefused.WithLabelValues(l.name, why).Inc()
+		if c.in(lingering) { // and nobody reads
+			l.metrics.connsClosed.WithLabelValues(l.name, why).Inc()
 			c.Close()
 			return true
 		}
+		// A request that nobody has read yet waits for this process, not for its
+		// client.
+		if c.hasInput() {
+			continue
+		}
+		select {
+		case <-l.answered: // to an earlier question
+		default:
+		}
+		if !c.leave(why) {
+			continue
+		}
+		select {
+		case <-l.answered:
+		case <-time.After(settled):
+		}
+		return true
 	}
 	return false
+}
+
+// answer tells evict that a connection has gone or stays.
+func (l *listener) answer() {
+	select {
+	case l.answered <- struct{}{}:
+	default:
+	}
 }
 
 func (l *listener) forget(c *conn) {
@@ -346,6 +402,7 @@ func (l *listener) forget(c *conn) {
 	l.mu.Unlock()
 	if known {
 		l.open.Dec()
+		l.answer()
 	}
 }
 

@@ -124,7 +124,7 @@ func (s *server) settle(times drainTimes) {
 		}
 		c.looks++
 		if c.looks >= looks && (c.in(idle) && waited >= times.grace || c.in(silent) && waited >= silentGrace) {
-			c.leave()
+			c.leave(drained)
 		}
 	}
 }
@@ -135,7 +135,7 @@ func (s *server) cutRest() int {
 	requests, byPhase := 0, map[phase]int{}
 	for _, c := range s.ln.snapshot() {
 		byPhase[phase(c.phase.Load())]++
-		if !c.in(silent, idle) || c.hasInput() {
+		if !c.in(silent, idle, lingering) || c.in(silent, idle) && c.hasInput() {
 			requests++
 		}
 	}

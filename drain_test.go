@@ -301,7 +301,7 @@ func TestDrainCountsHijackedConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln.readTimeout, ln.writeTimeout = patience, patience
+	ln.writeTimeout = patience
 	s := newServer("app", ln, cfg, log, m)
 	taken := make(chan net.Conn, 1)
 	s.handle("/take", get(func(w http.ResponseWriter, _ *http.Request) {
@@ -373,7 +373,20 @@ func TestStoppedListenerEmptiesItsQueue(t *testing.T) {
 
 func TestConnectionLeavesOnlyWithoutARequest(t *testing.T) {
 	t.Parallel()
-	for name, sent := range map[string]string{"nothing sent": "", "a request that nobody has read": "GET"} {
+	for name, test := range map[string]struct {
+		why        string
+		read, sent string // what the server has read before, and what waits then
+		leaves     bool
+	}{
+		"nothing sent":                            {why: drained, leaves: true},
+		"a request that nobody has read":          {why: drained, sent: "GET"},
+		"half a header, drained":                  {why: drained, read: "GE"},
+		"half a header, evicted":                  {why: evicted, read: "GE", leaves: true},
+		"nothing sent, evicted":                   {why: evicted, leaves: true},
+		"half a header, and more of it, evicted":  {why: evicted, read: "GE", sent: "T /"},
+		"a request that nobody has read, evicted": {why: evicted, sent: "GET"},
+		"half a header, without descriptors":      {why: descriptors, read: "GE", leaves: true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			log := slog.New(slog.DiscardHandler)
@@ -382,7 +395,6 @@ func TestConnectionLeavesOnlyWithoutARequest(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer ln.Close()
-			ln.readTimeout = patience
 			peer, _ := dial(t, ln.Addr().String())
 			accepted, err := ln.Accept()
 			if err != nil {
@@ -390,15 +402,23 @@ func TestConnectionLeavesOnlyWithoutARequest(t *testing.T) {
 			}
 			defer accepted.Close()
 			c := accepted.(*conn)
-			if _, err := io.WriteString(peer, sent); err != nil {
-				t.Fatal(err)
-			}
-			eventually(t, "input", func() bool { return c.hasInput() == (sent != "") })
-			c.leave()
 			got := make([]byte, 8)
+			if test.read != "" {
+				fmt.Fprint(peer, test.read)
+				if _, err := c.Read(got); err != nil {
+					t.Fatal(err)
+				}
+			}
+			fmt.Fprint(peer, test.sent)
+			eventually(t, "input", func() bool { return c.hasInput() == (test.sent != "") })
+			c.leave(test.why)
+			if !test.leaves && test.sent == "" {
+				test.sent = "T /" // it waits for more
+				fmt.Fprint(peer, test.sent)
+			}
 			n, err := c.Read(got)
-			if string(got[:n]) != sent || (err == nil) != (sent != "") {
-				t.Errorf("after leave, Read = %q, %v, want %q", got[:n], err, sent)
+			if string(got[:n]) != test.sent || (err != nil) != test.leaves {
+				t.Errorf("after leave, Read = %q, %v, want %q", got[:n], err, test.sent)
 			}
 		})
 	}

@@ -195,7 +195,7 @@ func serveEvents(t *testing.T, cfg Config) (e *events, addr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln.readTimeout, ln.writeTimeout = cfg.ReadTimeout, cfg.WriteTimeout
+	ln.writeTimeout = cfg.WriteTimeout
 	s := newServer("ops", ln, cfg, log, m)
 	e = newEvents(reg, h, cfg, nil)
 	e.interval = time.Millisecond

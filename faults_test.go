@@ -202,7 +202,7 @@ func startServer(t *testing.T) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln.readTimeout, ln.writeTimeout = patience, patience
+	ln.writeTimeout = patience
 	s := newServer("app", ln, cfg, log, m)
 	go func() { _ = s.http.Serve(ln) }()
 	t.Cleanup(func() { _ = s.http.Close() })

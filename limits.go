@@ -23,7 +23,7 @@ type limits struct {
 const (
 	// connCost is what one waiting connection is reckoned at: two buffers of
 	// 4 KiB, a stack, the kernel's own, and as much again as room for requests.
-	connCost = 48 << 10
+	connCost = 64 << 10
 	// spareFiles are the descriptors that are not the app's connections: the
 	// ops listener's, logs, blobs, /proc.
 	spareFiles = 48
@@ -75,7 +75,7 @@ func applyLimits(cfg Config, log *slog.Logger) limits {
 
 // heapRatio is the share of the memory that Go may use; the rest is the binary's
 // own pages, stacks of threads and the kernel's buffers.
-const heapRatio = 0.65
+const heapRatio = 0.6
 
 // onTmpfs says whether dir is kept in memory.
 func onTmpfs(dir string) bool {

@@ -22,7 +22,7 @@ type metrics struct {
 	duration      *prometheus.HistogramVec // server, route, method
 	inFlight      *prometheus.GaugeVec     // server, route
 	conns         *prometheus.GaugeVec     // server
-	connsRefused  *prometheus.CounterVec   // server, reason
+	connsClosed   *prometheus.CounterVec   // server, reason
 	acceptErrors  *prometheus.CounterVec   // server
 	rejected      *prometheus.CounterVec   // reason
 	panics        prometheus.Counter
@@ -55,7 +55,7 @@ func newMetrics(reg prometheus.Registerer, h *health, variant string) *metrics {
 			Name: "imagelab_connections",
 			Help: "Connections open now.",
 		}, []string{"server"}),
-		connsRefused: prometheus.NewCounterVec(prometheus.CounterOpts{
+		connsClosed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "imagelab_connections_closed_total",
 			Help: "Connections closed to stay below the cap: evicted while they waited, or refused.",
 		}, []string{"server", "reason"}),
@@ -109,7 +109,7 @@ func newMetrics(reg prometheus.Registerer, h *health, variant string) *metrics {
 	build.Set(1)
 	reg.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build,
-		m.requests, m.duration, m.inFlight, m.conns, m.connsRefused, m.acceptErrors, m.rejected, m.panics,
+		m.requests, m.duration, m.inFlight, m.conns, m.connsClosed, m.acceptErrors, m.rejected, m.panics,
 		m.probes, m.probeDuration, m.actorUp, m.drainDuration, m.cut, m.reaped, m.storeRejected,
 	)
 	for _, s := range []string{"starting", "ready", "disabled", "draining"} {

@@ -130,6 +130,10 @@ func (s *server) finish(rec *recorder, r *http.Request, took time.Duration, prob
 	if rec.status == 0 {
 		rec.WriteHeader(http.StatusOK)
 	}
+	if r.ContentLength != 0 {
+		// net/http reads what is left of the body, however slowly it comes.
+		_ = http.NewResponseController(rec.ResponseWriter).SetReadDeadline(time.Now().Add(restPatience))
+	}
 	rec.route.observe(r.Method, rec.status, took)
 	if s.access == "all" || s.access == "errors" && rec.status >= 500 {
 		s.log.LogAttrs(r.Context(), slog.LevelInfo, "request",
@@ -143,6 +147,10 @@ func (s *server) finish(rec *recorder, r *http.Request, took time.Duration, prob
 		panic(http.ErrAbortHandler)
 	}
 }
+
+// restPatience is how long a client may go on sending a body that is not wanted.
+// Its connection is kept if the body ends by then.
+const restPatience = 100 * time.Millisecond
 
 // recorder is the http.ResponseWriter that handlers get. It notes the status and
 // the bytes, and adds Connection: close when the header is written, so that a
@@ -404,7 +412,7 @@ func bindAll(ctx context.Context, cfg Config, lim limits, log *slog.Logger, m *m
 		}
 		return nil, nil, fmt.Errorf("listen %s: %w", what, err)
 	}
-	app.maxConns, app.readTimeout, app.writeTimeout = lim.conns, cfg.ReadTimeout, cfg.WriteTimeout
+	app.maxConns, app.writeTimeout = lim.conns, cfg.WriteTimeout
 	if cfg.OpsAddr == "" {
 		return app, nil, nil
 	}
@@ -413,7 +421,7 @@ func bindAll(ctx context.Context, cfg Config, lim limits, log *slog.Logger, m *m
 		app.Close()
 		return nil, nil, fmt.Errorf("listen IMAGELAB_OPS_ADDR=%q: %w", cfg.OpsAddr, err)
 	}
-	ops.maxConns, ops.readTimeout, ops.writeTimeout = opsConns, cfg.ReadTimeout, cfg.WriteTimeout
+	ops.maxConns, ops.writeTimeout = opsConns, cfg.WriteTimeout
 	return app, ops, nil
 }
 

@@ -321,12 +321,14 @@ func TestSlowClientsInLittleMemory(t *testing.T) {
 			var slow slowClients
 			t.Cleanup(func() { cancel(); slow.Wait() })
 			for i := range 2000 {
-				switch i % 4 {
+				switch i % 5 {
 				case 0, 1:
 					slow.add(ctx, c.addr, "GET / HTTP/1.1\r\nHost: x\r\nA: ", true)
 				case 2:
 					slow.add(ctx, c.addr, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", true)
 				case 3:
+					slow.add(ctx, c.addr, "POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", true)
+				case 4:
 					slow.add(ctx, c.addr, "GET "+large+" HTTP/1.1\r\nHost: x\r\n\r\n", false)
 				}
 			}
