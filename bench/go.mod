@@ -1,0 +1,3 @@
+module imagelab/bench
+
+go 1.26.0
