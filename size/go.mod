@@ -1,0 +1,3 @@
+module imagelab/size
+
+go 1.26.0
