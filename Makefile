@@ -5,7 +5,11 @@ export VERSION COMMIT
 
 COMPOSE := scripts/compose.sh
 
-.PHONY: help up down logs run test soak build images history clean
+# scripts/size.sh sets these on its command line, to build with the same flags.
+OUT := imagelab
+STRIP := -s -w
+
+.PHONY: help up down logs run test soak build images size size-record history clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' Makefile
@@ -29,11 +33,17 @@ soak: ## a million requests and fifty stops, of which none may be lost; takes mi
 	go test -count=1 -timeout 60m -run TestStopUnderLoadLosesNothing -v . -soak
 
 build: ## build the binary, ./imagelab
-	CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -gcflags=google.golang.org/protobuf/...=-l -gcflags=imagelab/internal/...=-l -ldflags "-s -w -funcalign=1 -X imagelab/internal/early.Version=$(VERSION) -X main.commit=$(COMMIT)" -o imagelab .
+	CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -gcflags=google.golang.org/protobuf/...=-l -gcflags=imagelab/internal/...=-l -ldflags "$(STRIP) -funcalign=1 -X imagelab/internal/early.Version=$(VERSION) -X main.commit=$(COMMIT)" -o $(OUT) .
 
 images: ## build both images
 	@scripts/base-images.sh
 	@$(COMPOSE) build scratch alpine
+
+size: ## compare the binary and the images with docs/size.md; make size-record renews it
+	@scripts/size.sh
+
+size-record: images
+	@scripts/size.sh --record
 
 history: ## show the layers of both images and their sizes, side by side
 	@scripts/history.sh
