@@ -12,6 +12,7 @@ package early
 import (
 	"os"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -40,7 +41,7 @@ func init() {
 		_, _ = os.Stdout.WriteString("healthy: " + status + " in " + took.String() + " " + p.url + "\n")
 		os.Exit(0)
 	}
-	begun = p
+	begun.Store(p)
 }
 
 // Probe is a probe of http://IPV4[:PORT][/PATH]. The rest of the program sees it
@@ -57,13 +58,12 @@ type Probe struct {
 	rest            *os.File // where more of it comes from
 }
 
-var begun *Probe
+var begun atomic.Pointer[Probe]
 
 // Take returns the probe that the process has begun and not ended, or nil. The
 // caller closes it.
 func Take() *Probe {
-	p := begun
-	begun = nil
+	p := begun.Swap(nil)
 	if p != nil {
 		_ = syscall.SetNonblock(p.fd, true) // so that Close ends a Read
 		p.rest = os.NewFile(uintptr(p.fd), p.host)
