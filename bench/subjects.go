@@ -1,0 +1,222 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// subject is a server to measure: a program of this machine, or an image.
+type subject struct {
+	name    string
+	command []string // "{port}" and "{ops}" become free ports
+	env     []string // the same
+	image   string   // runs instead of the command, in the host's network namespace
+	path    string   // answers 200 when the server is ready, and gets the load
+	metrics string   // URL with {port} or {ops}, "" if it has none
+	port    int      // fixed, 0 for any
+	prints  bool     // chooses its port itself and prints it
+}
+
+// instance is a running subject.
+type instance struct {
+	*subject
+	cmd       *exec.Cmd
+	container string
+	pid       int
+	port, ops string
+	url       string
+	ready     float64 // seconds from exec, or docker run, to the first 200
+}
+
+const patience = 20 * time.Second
+
+// start runs the subject on the servers' processor and waits for its first 200.
+func (b *bench) start(s *subject, dockerOptions ...string) (*instance, error) {
+	in := &instance{subject: s, port: strconv.Itoa(s.port), ops: freePort()}
+	if s.port == 0 {
+		in.port = freePort()
+	}
+	fill := strings.NewReplacer("{port}", in.port, "{ops}", in.ops)
+	var args []string
+	if s.image != "" {
+		args = append([]string{"docker", "run", "-d", "--network", "host", "--cpuset-cpus", b.serverCPU, "--ulimit", "nofile=16384"}, dockerOptions...)
+		for _, v := range s.env {
+			args = append(args, "-e", fill.Replace(v))
+		}
+		args = append(args, s.image)
+	} else {
+		args = []string{"taskset", "-c", b.serverCPU}
+	}
+	for _, word := range s.command {
+		args = append(args, fill.Replace(word))
+	}
+	began := time.Now()
+	if s.image != "" {
+		out, err := exec.Command(args[0], args[1:]...).Output()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, stderr(err))
+		}
+		in.container = string(bytes.TrimSpace(out))
+	} else {
+		in.cmd = exec.Command(args[0], args[1:]...)
+		for _, v := range s.env {
+			in.cmd.Env = append(in.cmd.Environ(), fill.Replace(v))
+		}
+		in.cmd.Dir = b.work
+		var stdout io.Reader
+		if s.prints {
+			stdout, _ = in.cmd.StdoutPipe()
+		}
+		if err := in.cmd.Start(); err != nil {
+			return nil, err
+		}
+		in.pid = in.cmd.Process.Pid
+		if s.prints {
+			line, err := bufio.NewReader(stdout).ReadString('\n')
+			if err != nil {
+				in.stop()
+				return nil, fmt.Errorf("%s printed no port: %w", s.name, err)
+			}
+			in.port = strings.TrimSpace(line)
+		}
+	}
+	in.url = "http://127.0.0.1:" + in.port + s.path
+	if err := in.awaitReady(); err != nil {
+		in.stop()
+		return nil, err
+	}
+	in.ready = time.Since(began).Seconds()
+	if in.container != "" {
+		out, err := exec.Command("docker", "inspect", "-f", "{{.State.Pid}}", in.container).Output()
+		if err != nil {
+			in.stop()
+			return nil, fmt.Errorf("docker inspect: %w: %s", err, stderr(err))
+		}
+		in.pid, _ = strconv.Atoi(string(bytes.TrimSpace(out)))
+	}
+	return in, nil
+}
+
+func (in *instance) awaitReady() error {
+	// A client of its own: the first connection is a part of the measurement.
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(200 * time.Microsecond) {
+		var resp *http.Response
+		if resp, err = client.Get(in.url); err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+			err = errors.New(resp.Status)
+		}
+	}
+	return fmt.Errorf("%s is not ready at %s after %v: %w", in.name, in.url, patience, err)
+}
+
+// stop ends the instance and says how long that took from SIGTERM, in seconds.
+func (in *instance) stop() float64 {
+	began := time.Now()
+	if in.container != "" {
+		_ = exec.Command("docker", "stop", "-t", "10", in.container).Run()
+		took := time.Since(began).Seconds()
+		_ = exec.Command("docker", "rm", "-f", in.container).Run()
+		return took
+	}
+	_ = in.cmd.Process.Signal(syscall.SIGTERM)
+	kill := time.AfterFunc(patience, func() { _ = in.cmd.Process.Kill() })
+	defer kill.Stop()
+	_ = in.cmd.Wait()
+	return time.Since(began).Seconds()
+}
+
+// resident is the memory of the process, in bytes (proc_pid_status(5), VmRSS).
+func (in *instance) resident() (float64, error) {
+	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(in.pid), "status"))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+			return kib * 1024, err
+		}
+	}
+	return 0, fmt.Errorf("no VmRSS in /proc/%d/status", in.pid)
+}
+
+// metricsURL is where the instance has its metrics.
+func (in *instance) metricsURL() string {
+	return strings.NewReplacer("{port}", in.port, "{ops}", in.ops).Replace(in.metrics)
+}
+
+// counter scrapes one metric without labels.
+func (in *instance) counter(name string) (float64, error) {
+	resp, err := http.Get(in.metricsURL())
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(body)) {
+		if rest, ok := strings.CutPrefix(line, name+" "); ok {
+			return strconv.ParseFloat(strings.TrimSpace(rest), 64)
+		}
+	}
+	return 0, fmt.Errorf("no %s at %s", name, in.metricsURL())
+}
+
+func freePort() string {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "0"
+	}
+	defer ln.Close()
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	return port
+}
+
+func stderr(err error) string {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return string(exit.Stderr)
+	}
+	return ""
+}
+
+// parseWith reads NAME=IMAGE@PORT/PATH or NAME=/PROGRAM@PORT/PATH.
+func parseWith(s string) (*subject, error) {
+	name, rest, ok := strings.Cut(s, "=")
+	at := strings.LastIndex(rest, "@")
+	if !ok || name == "" || at < 1 {
+		return nil, fmt.Errorf("WITH=%q: want name=image:tag@port/path, or name=/program@port/path", s)
+	}
+	what, where := rest[:at], rest[at+1:]
+	port, path, _ := strings.Cut(where, "/")
+	n, err := strconv.Atoi(port)
+	if err != nil || n < 1 || n > 65535 {
+		return nil, fmt.Errorf("WITH=%q: port %q: want 1 to 65535", s, port)
+	}
+	sub := &subject{name: name, port: n, path: "/" + path}
+	if strings.HasPrefix(what, "/") {
+		sub.command = strings.Fields(what)
+	} else {
+		sub.image = what
+	}
+	return sub, nil
+}
