@@ -9,7 +9,7 @@ COMPOSE := scripts/compose.sh
 OUT := imagelab
 STRIP := -s -w
 
-.PHONY: help up down logs run test soak build images size size-record history clean
+.PHONY: help up down logs run test soak bench build images size size-record history clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ test: ## run the tests of every module, and say what had to be left out
 
 soak: ## a million requests and fifty stops, of which none may be lost; takes minutes
 	go test -count=1 -timeout 60m -run TestStopUnderLoadLosesNothing -v . -soak
+
+bench: ## measure it beside its rivals, write docs/results.md; WITH="name=image:tag@port/path" adds one
+	@scripts/bench.sh
 
 build: ## build the binary, ./imagelab
 	CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -gcflags=google.golang.org/protobuf/...=-l -gcflags=imagelab/internal/...=-l -ldflags "$(STRIP) -funcalign=1 -X imagelab/internal/early.Version=$(VERSION) -X main.commit=$(COMMIT)" -o $(OUT) .

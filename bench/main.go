@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -149,7 +150,7 @@ func compareRuns(files ...string) error {
 	return nil
 }
 
-// add notes one round's value.
+// add notes one round's value; NaN is none.
 func (b *bench) add(id, subject string, v float64) {
 	r := b.rows[id]
 	if r == nil {
@@ -165,7 +166,11 @@ func (b *bench) add(id, subject string, v float64) {
 		r.Samples = append(r.Samples, sample{Subject: subject})
 		s = r.of(subject)
 	}
-	s.Values = append(s.Values, &v)
+	value := &v
+	if math.IsNaN(v) {
+		value = nil
+	}
+	s.Values = append(s.Values, value)
 }
 
 // addSweep is add for one condition of a sweep.

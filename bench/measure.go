@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -324,8 +325,10 @@ func (b *bench) sweepRound() error {
 	} {
 		for _, s := range b.contained {
 			in, err := b.start(s, limit.option...)
-			if err != nil {
-				return fmt.Errorf("%s with %s: %w", s.name, strings.Join(limit.option, " "), err)
+			if err != nil { // what cannot start has no figure
+				fmt.Fprintf(os.Stderr, "%s with %s: %v\n", s.name, strings.Join(limit.option, " "), err)
+				b.addSweep(limit.sweep, "requests a second", limit.x, s.name, math.NaN())
+				continue
 			}
 			f, err := b.saturate(in.url, 32, b.seconds)
 			in.stop()

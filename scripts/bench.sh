@@ -1,0 +1,30 @@
+#!/bin/sh
+# Measures imagelab beside its rivals, see bench/, and writes docs/results.md.
+# Takes bench's flags; WITH="name=image:tag@port/path" adds a server.
+# shellcheck source=lib.sh
+. "$(dirname -- "$0")/lib.sh"
+
+podinfo=v1.8.1-0.20250910200901-e86405a8674e
+httpbin=v2.26.0
+
+need_go
+need_docker
+for pair in wrk:wrk curl:curl busybox:busybox-static taskset:util-linux python3:python3-flask; do
+	need "${pair%%:*}" "apt-get install ${pair#*:}"
+done
+/usr/bin/python3 -c 'import flask' 2>/dev/null || die "Flask is missing: apt-get install python3-flask"
+docker image inspect imagelab:scratch imagelab:alpine >/dev/null 2>&1 || die "the images are missing: make images"
+
+scratch_dir
+rivals=$tools/bench
+mkdir -p "$rivals"
+[ -x "$rivals/podinfo-$podinfo" ] || go_build github.com/stefanprodan/podinfo/cmd/podinfo "$podinfo" "$rivals/podinfo-$podinfo"
+rm -rf "$work/module"
+[ -x "$rivals/go-httpbin-$httpbin" ] || go_build github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin "$httpbin" "$rivals/go-httpbin-$httpbin"
+ln -sf "podinfo-$podinfo" "$rivals/podinfo"
+ln -sf "go-httpbin-$httpbin" "$rivals/go-httpbin"
+
+cd "$root/bench"
+go build -o "$work/bench" .
+PATH=$rivals:$PATH "$work/bench" -with "${WITH:-}" "$@"
+"$root/scripts/results.sh"
