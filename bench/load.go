@@ -5,9 +5,11 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/http"
 	"os/exec"
 	"strconv"
+	"strings"
 	"time"
 
 	vegeta "github.com/tsenart/vegeta/v12/lib"
@@ -20,9 +22,6 @@ var reportLua string
 type figures struct {
 	Requests, Microseconds float64
 	P50, P99, P999         float64 // microseconds
-	Lost                   float64 // sent without an answer
-	Refused                float64 // never connected
-	Status                 float64 // answers that were not 2xx or 3xx
 }
 
 func (f figures) rate() float64 { return f.Requests / (f.Microseconds / 1e6) }
@@ -55,4 +54,44 @@ func steady(url string, rate int, d time.Duration) *vegeta.Metrics {
 	}
 	m.Close()
 	return &m
+}
+
+// stopUnderLoad sends what 32 clients can, half of them on kept connections and
+// half on new ones, stops the server meanwhile, and counts the requests that were
+// not answered. wrk could not tell these from refused connections.
+func (b *bench) stopUnderLoad(in *instance) (lost float64, err error) {
+	target := vegeta.NewStaticTargeter(vegeta.Target{Method: http.MethodPost, URL: in.url})
+	counts := make(chan float64)
+	var attackers []*vegeta.Attacker
+	for _, kept := range []bool{true, false} {
+		attacker := vegeta.NewAttacker(vegeta.Redirects(vegeta.NoFollow), vegeta.Timeout(10*time.Second),
+			vegeta.KeepAlive(kept), vegeta.Workers(16), vegeta.MaxWorkers(16))
+		attackers = append(attackers, attacker)
+		results := attacker.Attack(target, vegeta.Rate{}, 0, "") // no pause, no end
+		go func() {
+			n, answered := 0.0, false
+			for r := range results {
+				answered = answered || r.Code != 0
+				if r.Code == 0 && !strings.Contains(r.Error, "connection refused") {
+					n++
+				}
+			}
+			if !answered {
+				n = math.NaN()
+			}
+			counts <- n
+		}()
+	}
+	time.Sleep(time.Second) // the load before the signal, not a condition
+	in.stop()
+	for _, attacker := range attackers {
+		attacker.Stop()
+	}
+	for range attackers {
+		lost += <-counts
+	}
+	if math.IsNaN(lost) {
+		return 0, fmt.Errorf("%s answered nothing before it was stopped", in.name)
+	}
+	return lost, nil
 }
