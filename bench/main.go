@@ -52,7 +52,7 @@ func main() {
 func run(args []string) (err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	root := flags.String("root", "..", "the project's `folder`")
-	rounds := flags.Int("rounds", 5, "rounds to measure; the sweeps get half of them")
+	rounds := flags.Int("rounds", 3, "rounds to measure; the sweeps get half of them")
 	seconds := flags.Duration("load", 2*time.Second, "length of each run of load")
 	with := flags.String("with", "", "one more server: `name=image:tag@port/path`, or name=/program@port/path")
 	again := flags.String("again", "", "measure nothing; say where the rankings of this `file` contradict docs/results.json")
