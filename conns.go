@@ -46,8 +46,6 @@ type conn struct {
 	since atomic.Int64 // when the phase began, in nanoseconds since ln.epoch
 	looks int          // of the drain, which found the phase unchanged
 
-	writeBy time.Duration // the write deadline, since ln.epoch
-
 	mu       sync.Mutex
 	deadline time.Time // the server's read deadline
 	asked    string    // why leave's read deadline is set instead; "" if it is not
@@ -142,7 +140,7 @@ const chunk = 64 << 10
 func (c *conn) Write(p []byte) (written int, err error) {
 	for {
 		n := min(len(p), chunk)
-		c.extendWrite()
+		_ = c.SetWriteDeadline(time.Now().Add(c.ln.writeTimeout))
 		m, err := c.TCPConn.Write(p[:n])
 		written += m
 		if p = p[n:]; err != nil || len(p) == 0 {
@@ -150,21 +148,6 @@ func (c *conn) Write(p []byte) (written int, err error) {
 		}
 	}
 }
-
-// extendWrite sees to it that the write deadline is Config.WriteTimeout away, or
-// up to a quarter more: to set it costs as much as a tenth of a small response.
-func (c *conn) extendWrite() {
-	now := time.Since(c.ln.epoch)
-	if c.writeBy-now >= c.ln.writeTimeout {
-		return
-	}
-	c.writeBy = now + c.ln.writeTimeout + c.ln.writeTimeout/4
-	_ = c.TCPConn.SetWriteDeadline(c.ln.epoch.Add(c.writeBy))
-}
-
-// SetWriteDeadline leaves the deadline to Write: net/http lifts it after each
-// request, for which it is set again.
-func (c *conn) SetWriteDeadline(time.Time) error { return nil }
 
 // ReadFrom is Write for files, which the kernel sends itself.
 func (c *conn) ReadFrom(src io.Reader) (written int64, err error) {
@@ -175,7 +158,7 @@ func (c *conn) ReadFrom(src io.Reader) (written int64, err error) {
 	for whole.N > 0 {
 		part := io.LimitedReader{R: whole.R, N: min(whole.N, chunk)}
 		want := part.N
-		c.extendWrite()
+		_ = c.SetWriteDeadline(time.Now().Add(c.ln.writeTimeout))
 		n, err := c.TCPConn.ReadFrom(&part)
 		written += n
 		whole.N -= n
