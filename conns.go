@@ -48,6 +48,7 @@ type conn struct {
 
 	mu       sync.Mutex
 	deadline time.Time // the server's read deadline
+	armed    time.Time // the socket's own; zero if it has none, or one that has passed
 	asked    string    // why leave's read deadline is set instead; "" if it is not
 }
 
@@ -80,11 +81,37 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 }
 
+// SetReadDeadline keeps t, and moves the socket's own deadline only where that would
+// pass too late: net/http sets six for each request, nearly all of which the next
+// one replaces, and each costs the clock and a timer. A socket's that passes too
+// early wakes Read, which looks at what is kept.
 func (c *conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.deadline, c.asked = t, ""
+	switch {
+	case t.IsZero() || !c.armed.IsZero() && !t.Before(c.armed):
+		return nil
+	case t.Before(c.ln.epoch): // to wake the reader
+		c.armed = time.Time{}
+		return c.TCPConn.SetReadDeadline(t)
+	}
+	// That of an idle connection is far away, and that of the header to come is not.
+	if early := time.Until(t) - c.ln.headerTimeout; early > 0 {
+		t = t.Add(-early)
+	}
+	return c.arm(t)
+}
+
+func (c *conn) arm(t time.Time) error {
+	c.armed = t
 	return c.TCPConn.SetReadDeadline(t)
+}
+
+// SetDeadline is what net/http calls for a connection that a handler takes over.
+func (c *conn) SetDeadline(t time.Time) error {
+	_ = c.SetWriteDeadline(t)
+	return c.SetReadDeadline(t)
 }
 
 // The reasons to ask a connection to leave. Those of an eviction are labels of
@@ -104,31 +131,33 @@ func (c *conn) leave(why string) bool {
 	if c.asked != "" {
 		return false
 	}
-	c.asked = why
+	c.asked, c.armed = why, time.Time{}
 	_ = c.TCPConn.SetReadDeadline(time.Unix(1, 0))
 	return true
 }
 
-// stay says whether a read deadline that has passed is to be ignored: it was
-// leave's, and there is a request after all. The drain waits for the rest of one,
-// an eviction does not.
+// stay says whether a read deadline that has passed is to be ignored: it was not
+// yet the server's, or it was leave's, and there is a request after all. The drain
+// waits for the rest of one, an eviction does not.
 func (c *conn) stay() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	waiting := c.in(silent, idle) || c.in(reading) && c.asked != drained
 	switch {
 	case c.asked == "":
-		return false
+		if !c.deadline.IsZero() && time.Until(c.deadline) <= 0 {
+			return false
+		}
 	case waiting && !c.hasInput():
 		if c.asked != drained {
 			c.ln.metrics.connsClosed.WithLabelValues(c.ln.name, c.asked).Inc()
 		}
 		return false
+	default:
+		c.asked = ""
+		c.ln.answer()
 	}
-	c.asked = ""
-	_ = c.TCPConn.SetReadDeadline(c.deadline)
-	c.ln.answer()
-	return true
+	return c.arm(c.deadline) == nil
 }
 
 // chunk is what one write deadline is for, in bytes.
@@ -140,12 +169,29 @@ const chunk = 64 << 10
 func (c *conn) Write(p []byte) (written int, err error) {
 	for {
 		n := min(len(p), chunk)
-		_ = c.SetWriteDeadline(time.Now().Add(c.ln.writeTimeout))
-		m, err := c.TCPConn.Write(p[:n])
+		m, err := c.writeChunk(p[:n])
 		written += m
 		if p = p[n:]; err != nil || len(p) == 0 {
 			return written, err
 		}
+	}
+}
+
+// writeChunk moves the socket's deadline only when it has passed: nearly every
+// write is done at once, and needs none.
+func (c *conn) writeChunk(p []byte) (written int, err error) {
+	began := time.Since(c.ln.epoch)
+	for {
+		n, err := c.TCPConn.Write(p[written:])
+		written += n
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return written, err
+		}
+		end := c.ln.epoch.Add(began + c.ln.writeTimeout)
+		if time.Until(end) <= 0 {
+			return written, err
+		}
+		_ = c.SetWriteDeadline(end)
 	}
 }
 
@@ -201,16 +247,17 @@ func control(c syscall.Conn, f func(fd int)) {
 // without losing what the kernel has queued (drain.go).
 type listener struct {
 	*net.TCPListener
-	name         string
-	log          *slog.Logger
-	metrics      *metrics
-	open         prometheus.Gauge
-	epoch        time.Time
-	maxConns     int // 0 is no cap
-	writeTimeout time.Duration
-	answered     chan struct{} // a connection that was asked to leave has gone, or stays
-	stopping     atomic.Int64  // 0, or the quiet time in nanoseconds after which Accept ends
-	leaky        atomic.Bool   // new handshakes go on although it is stopping
+	name          string
+	log           *slog.Logger
+	metrics       *metrics
+	open          prometheus.Gauge
+	epoch         time.Time
+	maxConns      int           // 0 is no cap
+	headerTimeout time.Duration // the shortest of the server's usual read deadlines
+	writeTimeout  time.Duration
+	answered      chan struct{} // a connection that was asked to leave has gone, or stays
+	stopping      atomic.Int64  // 0, or the quiet time in nanoseconds after which Accept ends
+	leaky         atomic.Bool   // new handshakes go on although it is stopping
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -309,6 +356,7 @@ func (l *listener) admit(accepted *net.TCPConn) *conn {
 		return nil
 	}
 	c := &conn{TCPConn: accepted, ln: l}
+	_ = c.SetWriteDeadline(time.Now().Add(l.writeTimeout)) // for Write to find passed
 	c.enter(silent)
 	l.mu.Lock()
 	l.conns[c] = struct{}{}
@@ -429,7 +477,9 @@ func (l *listener) connState(nc net.Conn, s http.ConnState) {
 	c := nc.(*conn)
 	switch s {
 	case http.StateActive:
-		c.enter(active)
+		// Nobody asks how long a request has been served, and the clock is not
+		// free.
+		c.phase.Store(int32(active))
 	case http.StateIdle:
 		c.enter(idle)
 	case http.StateHijacked:

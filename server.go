@@ -412,7 +412,7 @@ func bindAll(ctx context.Context, cfg Config, lim limits, log *slog.Logger, m *m
 		}
 		return nil, nil, fmt.Errorf("listen %s: %w", what, err)
 	}
-	app.maxConns, app.writeTimeout = lim.conns, cfg.WriteTimeout
+	app.maxConns, app.headerTimeout, app.writeTimeout = lim.conns, cfg.ReadHeaderTimeout, cfg.WriteTimeout
 	if cfg.OpsAddr == "" {
 		return app, nil, nil
 	}
@@ -421,7 +421,7 @@ func bindAll(ctx context.Context, cfg Config, lim limits, log *slog.Logger, m *m
 		app.Close()
 		return nil, nil, fmt.Errorf("listen IMAGELAB_OPS_ADDR=%q: %w", cfg.OpsAddr, err)
 	}
-	ops.maxConns, ops.writeTimeout = opsConns, cfg.WriteTimeout
+	ops.maxConns, ops.headerTimeout, ops.writeTimeout = opsConns, cfg.ReadHeaderTimeout, cfg.WriteTimeout
 	return app, ops, nil
 }
 
