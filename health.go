@@ -48,7 +48,8 @@ type health struct {
 	readyIn atomic.Int64 // nanoseconds from started to ready
 	closed  atomic.Bool  // by hand, through /readyz/disable
 
-	// What the probes of /health were, in nanoseconds where it is a time.
+	// What the probes of /health were, in nanoseconds where it is a time; the last
+	// is counted from started.
 	seen, failed, last, spent, longest atomic.Int64
 }
 
@@ -78,7 +79,7 @@ func (h *health) readiness() string {
 func (h *health) serveHealth(m *metrics) http.HandlerFunc {
 	ok, closing := m.probes.WithLabelValues("ok"), m.probes.WithLabelValues("draining")
 	return func(w http.ResponseWriter, _ *http.Request) {
-		began := time.Now()
+		began := time.Since(h.started)
 		code, status, count := http.StatusOK, "ok", ok
 		if h.current() == draining {
 			code, status, count = http.StatusServiceUnavailable, "draining", closing
@@ -87,23 +88,23 @@ func (h *health) serveHealth(m *metrics) http.HandlerFunc {
 		body = append(body, `{"status":"`...)
 		body = append(body, status...)
 		body = append(body, `","uptime":`...)
-		body = strconv.AppendFloat(body, began.Sub(h.started).Seconds(), 'f', 2, 64)
+		body = strconv.AppendFloat(body, began.Seconds(), 'f', 2, 64)
 		body = append(body, '}', '\n')
 		writeJSON(w, code, body)
 		count.Inc()
-		took := time.Since(began)
+		took := time.Since(h.started) - began
 		m.probeDuration.Observe(took.Seconds())
 		h.probed(began, took, code)
 	}
 }
 
 // probed notes one request to /health for the report.
-func (h *health) probed(at time.Time, took time.Duration, code int) {
+func (h *health) probed(at, took time.Duration, code int) {
 	h.seen.Add(1)
 	if code != http.StatusOK {
 		h.failed.Add(1)
 	}
-	h.last.Store(at.UnixNano())
+	h.last.Store(int64(at))
 	h.spent.Add(int64(took))
 	for most := h.longest.Load(); int64(took) > most && !h.longest.CompareAndSwap(most, int64(took)); {
 		most = h.longest.Load()
@@ -115,7 +116,7 @@ func (h *health) app() *audit.App {
 	app := &audit.App{Started: h.started.UTC(), StartSeconds: time.Duration(h.readyIn.Load()).Seconds()}
 	if seen := h.seen.Load(); seen > 0 {
 		app.Probes = &audit.ProbeSummary{
-			Seen: seen, Failed: h.failed.Load(), Last: time.Unix(0, h.last.Load()).UTC(),
+			Seen: seen, Failed: h.failed.Load(), Last: h.started.Add(time.Duration(h.last.Load())).UTC(),
 			MeanSeconds: time.Duration(h.spent.Load() / seen).Seconds(),
 			MaxSeconds:  time.Duration(h.longest.Load()).Seconds(),
 		}

@@ -93,14 +93,14 @@ func (s *server) measure(rm *routeMetrics, h http.Handler) http.Handler {
 
 // ServeHTTP runs one request through the limits and to its route.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	began := time.Now()
+	began := time.Since(s.ln.epoch)
 	rec := s.recorders.Get().(*recorder)
 	*rec = recorder{ResponseWriter: w, server: s, route: s.unmatched}
 	inFlight := s.inFlight.Add(1)
 	defer func() {
 		problem := recover()
 		s.inFlight.Add(-1)
-		s.finish(rec, r, time.Since(began), problem)
+		s.finish(rec, r, time.Since(s.ln.epoch)-began, problem)
 	}()
 
 	switch {
