@@ -92,7 +92,7 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	switch {
 	case t.IsZero() || !c.armed.IsZero() && !t.Before(c.armed):
 		return nil
-	case t.Before(c.ln.epoch): // to wake the reader
+	case c.wakes(t):
 		c.armed = time.Time{}
 		return c.TCPConn.SetReadDeadline(t)
 	}
@@ -102,6 +102,10 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	}
 	return c.arm(t)
 }
+
+// wakes says whether t is a deadline that net/http sets to wake its own reader,
+// which it does after each request. It needs no look at the clock.
+func (c *conn) wakes(t time.Time) bool { return t.Before(c.ln.epoch) }
 
 func (c *conn) arm(t time.Time) error {
 	c.armed = t
@@ -142,13 +146,12 @@ func (c *conn) leave(why string) bool {
 func (c *conn) stay() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	waiting := c.in(silent, idle) || c.in(reading) && c.asked != drained
 	switch {
 	case c.asked == "":
-		if !c.deadline.IsZero() && time.Until(c.deadline) <= 0 {
+		if d := c.deadline; !d.IsZero() && (c.wakes(d) || time.Until(d) <= 0) {
 			return false
 		}
-	case waiting && !c.hasInput():
+	case (c.in(silent, idle) || c.in(reading) && c.asked != drained) && !c.hasInput():
 		if c.asked != drained {
 			c.ln.metrics.connsClosed.WithLabelValues(c.ln.name, c.asked).Inc()
 		}
