@@ -81,7 +81,7 @@ func run(args []string) (err error) {
 	defer b.removeImages()
 	for round := range *rounds {
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, *rounds)
-		steps := []func() error{b.sizeRound, b.probeRound, b.serveRound, b.allocRound, b.stopRound}
+		steps := []func() error{b.sizeRound, b.probeRound, b.startRound, b.quietRound, b.saturateRound, b.allocRound, b.stopRound}
 		if round < (*rounds+1)/2 {
 			steps = append(steps, b.sweepRound)
 		}

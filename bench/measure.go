@@ -41,36 +41,48 @@ var describe = []row{
 	{ID: "probe-rss", Section: "Health probe", Title: "a health probe, peak memory of the process", Unit: "bytes", Floor: "empty Go program", Note: "Of the shell's row it is the shell's alone."},
 }
 
-// serveRound measures each server once, without load first.
-func (b *bench) serveRound() error {
+// passes is how often a round goes over all servers where what is measured is
+// short: a machine's pace changes within seconds, and a ratio is of neighbours.
+const passes = 5
+
+// startRound starts each server a few times, in turn.
+func (b *bench) startRound() error {
+	starts := map[string][]float64{}
+	for range passes {
+		for _, s := range b.servers {
+			in, err := b.start(s)
+			if err != nil {
+				return err
+			}
+			starts[s.name] = append(starts[s.name], in.ready)
+			in.stop()
+		}
+	}
 	for _, s := range b.servers {
-		if err := b.serve(s); err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+		if s.image == "" { // a container's start is the engine's for the most part
+			b.add("exec-to-200", s.name, median(starts[s.name]))
 		}
 	}
 	return nil
 }
 
-func (b *bench) serve(s *subject) error {
-	var starts []float64
-	for range 4 {
+// quietRound measures each server without load and with little.
+func (b *bench) quietRound() error {
+	for _, s := range b.servers {
 		in, err := b.start(s)
 		if err != nil {
 			return err
 		}
-		starts = append(starts, in.ready)
+		if err := b.quiet(in); err != nil {
+			in.stop()
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
 		in.stop()
 	}
-	in, err := b.start(s)
-	if err != nil {
-		return err
-	}
-	defer func() { in.stop() }()
-	starts = append(starts, in.ready)
-	if s.image == "" { // a container's start is the engine's for the most part
-		b.add("exec-to-200", s.name, median(starts))
-	}
+	return nil
+}
 
+func (b *bench) quiet(in *instance) error {
 	settle()
 	if err := b.addResident(in, "rss-idle"); err != nil {
 		return err
@@ -79,20 +91,47 @@ func (b *bench) serve(s *subject) error {
 		return err
 	}
 	m := steady(in.url, 1000, b.seconds)
-	b.add("p50-1000", s.name, m.Latencies.P50.Seconds())
-	b.add("p99-1000", s.name, m.Latencies.P99.Seconds())
-	b.add("p999-1000", s.name, m.Latencies.Quantile(0.999).Seconds())
+	b.add("p50-1000", in.name, m.Latencies.P50.Seconds())
+	b.add("p99-1000", in.name, m.Latencies.P99.Seconds())
+	b.add("p999-1000", in.name, m.Latencies.Quantile(0.999).Seconds())
+	return nil
+}
 
-	f, err := b.saturate(in.url, 32, b.seconds)
-	if err != nil {
-		return err
+// saturateRound gives each server in turn all that it bears. They run side by
+// side, and those whose turn it is not do nothing.
+func (b *bench) saturateRound() error {
+	var running []*instance
+	defer func() {
+		for _, in := range running {
+			in.stop()
+		}
+	}()
+	for _, s := range b.servers {
+		in, err := b.start(s)
+		if err != nil {
+			return err
+		}
+		running = append(running, in)
 	}
-	b.add("rps-saturation", s.name, f.rate())
-	b.add("p50-saturation", s.name, f.P50/1e6)
-	b.add("p99-saturation", s.name, f.P99/1e6)
-	b.add("p999-saturation", s.name, f.P999/1e6)
-	if err := b.addResident(in, "rss-after-load"); err != nil {
-		return err
+	found := map[string]map[string][]float64{"rps": {}, "p50": {}, "p99": {}, "p999": {}}
+	for range passes {
+		for _, in := range running {
+			f, err := b.saturate(in.url, 32, b.seconds/2)
+			if err != nil {
+				return err
+			}
+			for what, v := range map[string]float64{"rps": f.rate(), "p50": f.P50 / 1e6, "p99": f.P99 / 1e6, "p999": f.P999 / 1e6} {
+				found[what][in.name] = append(found[what][in.name], v)
+			}
+		}
+	}
+	for _, in := range running {
+		for what, values := range found {
+			b.add(what+"-saturation", in.name, median(values[in.name]))
+		}
+		if err := b.addResident(in, "rss-after-load"); err != nil {
+			return err
+		}
 	}
 	return nil
 }
