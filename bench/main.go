@@ -194,8 +194,6 @@ func (b *bench) sweepRows() []*row {
 	return rows
 }
 
-func lockThread() { runtime.LockOSThread() }
-
 func (b *bench) program(name string) string { return filepath.Join(b.work, name) }
 
 // prepare builds the subjects, finds the processors and describes the machine.

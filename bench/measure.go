@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"time"
 
@@ -387,7 +388,7 @@ func traced(command []string, look func(pid int) (float64, error)) (value float6
 	done := make(chan struct{})
 	go func() { // the thread that traces is not to be used again
 		defer close(done)
-		lockThread()
+		runtime.LockOSThread()
 		path, lookErr := exec.LookPath(command[0])
 		if lookErr != nil {
 			err = lookErr

@@ -11,10 +11,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // subject is a server to measure: a program of this machine, or an image.
@@ -56,8 +59,6 @@ func (b *bench) start(s *subject, dockerOptions ...string) (*instance, error) {
 			args = append(args, "-e", fill.Replace(v))
 		}
 		args = append(args, s.image)
-	} else {
-		args = []string{"taskset", "-c", b.serverCPU}
 	}
 	for _, word := range s.command {
 		args = append(args, fill.Replace(word))
@@ -79,7 +80,7 @@ func (b *bench) start(s *subject, dockerOptions ...string) (*instance, error) {
 		if s.prints {
 			stdout, _ = in.cmd.StdoutPipe()
 		}
-		if err := in.cmd.Start(); err != nil {
+		if err := pinned(b.serverCPU, in.cmd.Start); err != nil {
 			return nil, err
 		}
 		in.pid = in.cmd.Process.Pid
@@ -107,6 +108,26 @@ func (b *bench) start(s *subject, dockerOptions ...string) (*instance, error) {
 		in.pid, _ = strconv.Atoi(string(bytes.TrimSpace(out)))
 	}
 	return in, nil
+}
+
+// pinned calls start on a thread that is bound to one processor, which a process
+// inherits. taskset would be a part of what it starts, and of the time that takes.
+func pinned(cpu string, start func() error) error {
+	n, err := strconv.Atoi(cpu)
+	if err != nil {
+		return err
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return err
+	}
+	one.Set(n)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		return err
+	}
+	return errors.Join(start(), unix.SchedSetaffinity(0, &all))
 }
 
 func (in *instance) awaitReady() error {
