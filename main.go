@@ -119,9 +119,7 @@ func serve(ctx context.Context, cfg Config, vars []variable, environ []string, l
 		addDashboardRoutes(ops, "", cfg, live)
 		group.Add(m.track("ops")(ops.actor(stop, opsDrain())))
 	}
-	if !system.OnHost() {
-		group.Add(m.track("audit")(auditor.actor()))
-	}
+	group.Add(m.track("audit")(auditor.actor()))
 	if len(peers) > 0 {
 		group.Add(m.track("peers")(live.actor()))
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -108,7 +107,9 @@ func newMetrics(reg prometheus.Registerer, h *health, variant string) *metrics {
 	})
 	build.Set(1)
 	reg.MustRegister(
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build,
+		// What the Go runtime and the kernel say: client_golang has these two
+		// collectors made already, and to make them takes time and memory.
+		prometheus.DefaultGatherer.(prometheus.Collector), build,
 		m.requests, m.duration, m.inFlight, m.conns, m.connsClosed, m.acceptErrors, m.rejected, m.panics,
 		m.probes, m.probeDuration, m.actorUp, m.drainDuration, m.cut, m.reaped, m.storeRejected,
 	)
