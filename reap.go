@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,25 +47,77 @@ func reaperActor(proc fs.FS, m *metrics, log *slog.Logger) (execute func() error
 	return execute, func(error) { close(done) }
 }
 
-// reap waits for every zombie child of pid self that is not awaited already.
+// death is a process that was waited for.
+type death struct {
+	pid             int
+	command, status string
+}
+
+// reap counts and logs the orphans that have died.
 func reap(proc fs.FS, self int, m *metrics, log *slog.Logger) {
-	dead := zombies(proc, self)
-	if len(dead) == 0 {
-		return
-	}
-	// The order matters: a child that was a zombie when its pidfd was already
-	// gone has been waited for, and cannot be taken for an orphan.
-	awaited := pidfds(proc)
-	for _, z := range dead {
-		if awaited[z.pid] {
-			continue
-		}
-		var status unix.WaitStatus
-		if pid, err := unix.Wait4(z.pid, &status, unix.WNOHANG, nil); err == nil && pid == z.pid {
+	for more := true; more; {
+		dead := orphans(proc, self)
+		for _, d := range dead {
 			m.reaped.Inc()
-			log.Info("reaped an orphan", "pid", pid, "command", z.command, "status", describe(status))
+			log.Info("reaped an orphan", "pid", d.pid, "command", d.command, "status", d.status)
+		}
+		more = len(dead) >= maxDead
+	}
+}
+
+// maxDead is how many orphans are taken while no child can be started.
+const maxDead = 64
+
+// orphans waits for the zombie children of pid self that are not awaited already.
+func orphans(proc fs.FS, self int) (dead []death) {
+	if firstZombie() == 0 {
+		return nil
+	}
+	// No child is started meanwhile. So a zombie either has its pidfd already or
+	// is an orphan.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	awaited := pidfds(proc)
+	wait := func(z zombie) bool {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(z.pid, &status, unix.WNOHANG, nil)
+		if err != nil || pid != z.pid {
+			return false
+		}
+		dead = append(dead, death{pid, z.command, describe(status)})
+		return true
+	}
+	for len(dead) < maxDead {
+		pid := firstZombie()
+		if pid == 0 {
+			return dead
+		}
+		if awaited[pid] {
+			break
+		}
+		comm, _ := fs.ReadFile(proc, strconv.Itoa(pid)+"/comm")
+		if !wait(zombie{pid, strings.TrimSuffix(string(comm), "\n")}) {
+			break
 		}
 	}
+	// One that is awaited hides those behind it.
+	for _, z := range zombies(proc, self) {
+		if !awaited[z.pid] {
+			wait(z)
+		}
+	}
+	return dead
+}
+
+// firstZombie is the child that a wait for any would take, which it leaves as it
+// is; 0 if none is dead (waitid(2)).
+func firstZombie() int {
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err != nil {
+		return 0 // ECHILD: there are no children at all
+	}
+	// si_pid follows three ints, aligned as a pointer is (sigaction(2)).
+	return int(*(*int32)(unsafe.Add(unsafe.Pointer(&info), 8+unsafe.Sizeof(uintptr(0)))))
 }
 
 func describe(status unix.WaitStatus) string {
@@ -106,16 +158,17 @@ func zombies(proc fs.FS, parent int) []zombie {
 	return found
 }
 
-// pidfds lists the processes for which this one holds a pidfd: their fdinfo has
-// a line "Pid:" (proc_pid_fdinfo(5)).
+// pidfds lists the processes for which this one holds a pidfd (pidfd_open(2)):
+// the descriptor's fdinfo has a line "Pid:" (proc_pid_fdinfo(5)).
 func pidfds(proc fs.FS) map[int]bool {
 	held := map[int]bool{}
-	entries, _ := fs.ReadDir(proc, "self/fdinfo")
+	entries, _ := fs.ReadDir(proc, "self/fd")
 	for _, e := range entries {
-		info, err := fs.ReadFile(proc, path.Join("self/fdinfo", e.Name()))
-		if errors.Is(err, fs.ErrNotExist) {
+		// Most descriptors are connections, and a link is cheaper than a file.
+		if target, _ := fs.ReadLink(proc, path.Join("self/fd", e.Name())); !strings.Contains(target, "pidfd") {
 			continue
 		}
+		info, _ := fs.ReadFile(proc, path.Join("self/fdinfo", e.Name()))
 		for line := range strings.Lines(string(info)) {
 			if rest, ok := strings.CutPrefix(line, "Pid:"); ok {
 				if pid, err := strconv.Atoi(strings.TrimSpace(rest)); err == nil {

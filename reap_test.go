@@ -5,6 +5,9 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
@@ -74,5 +77,38 @@ func TestReaperTakesOrphansAndLeavesOwnChildren(t *testing.T) {
 	interrupt(nil)
 	if err := <-done; err != nil {
 		t.Errorf("execute = %v, want nil", err)
+	}
+}
+
+// waitid(2) names the eldest dead child, and goes on doing so until it is waited
+// for.
+func TestReaperSeesBehindAChildThatIsStillAwaited(t *testing.T) {
+	t.Parallel()
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	own := exec.Command("/bin/sh", "-c", "exit 3")
+	if err := own.Start(); err != nil {
+		t.Fatal(err)
+	}
+	isZombie := func(pid int) bool {
+		return slices.ContainsFunc(zombies(os.DirFS("/proc"), os.Getpid()), func(z zombie) bool { return z.pid == pid })
+	}
+	eventually(t, "the end of the child", func() bool { return isZombie(own.Process.Pid) })
+	out, err := exec.Command("/bin/sh", "-c", "sleep 0.01 >/dev/null & echo $!").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	orphan, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMetrics(prometheus.NewRegistry(), newHealth(time.Now()), "")
+	eventually(t, "the end of the orphan", func() bool {
+		reap(os.DirFS("/proc"), os.Getpid(), m, slog.New(slog.DiscardHandler))
+		return unix.Kill(orphan, 0) == unix.ESRCH
+	})
+	if err := own.Wait(); own.ProcessState.ExitCode() != 3 {
+		t.Errorf("child exit = %v, want 3", err)
 	}
 }
