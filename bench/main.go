@@ -4,12 +4,10 @@
 package main
 
 import (
-	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"os/exec"
@@ -33,14 +31,14 @@ type bench struct {
 	servers   []*subject // bare and imagelab first
 	sweepers  []*subject
 	contained []*subject // the sweepers as images
+	checked   []*subject // images that check their own health
+	inits     []*subject // imagelab behind another PID 1, as programs
+	pid1s     []*subject // the same in containers
 	shutdown  *subject   // bare, with http.Server.Shutdown
 	images    []image
 	results   results
 	rows      map[string]*row
 }
-
-// image is one whose size is a row's.
-type image struct{ name, tag string }
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -55,9 +53,13 @@ func run(args []string) (err error) {
 	rounds := flags.Int("rounds", 3, "rounds to measure; the sweeps get half of them")
 	seconds := flags.Duration("load", 2*time.Second, "length of each run of load")
 	with := flags.String("with", "", "one more server: `name=image:tag@port/path`, or name=/program@port/path")
+	inside := flags.String("inside", "", "time these `programs`, in JSON; the program calls itself so in a container")
 	again := flags.String("again", "", "measure nothing; say where the rankings of this `file` contradict docs/results.json")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if *inside != "" {
+		return answerInside(*inside, *rounds)
 	}
 	docs := filepath.Join(*root, "docs")
 	if *again != "" {
@@ -65,6 +67,12 @@ func run(args []string) (err error) {
 	}
 	if *rounds < 1 {
 		return fmt.Errorf("-rounds %d: want at least 1", *rounds)
+	}
+	var guest *subject
+	if *with != "" {
+		if guest, err = parseWith(*with); err != nil {
+			return err
+		}
 	}
 	b := &bench{seconds: *seconds, rows: map[string]*row{}}
 	if b.root, err = filepath.Abs(*root); err != nil {
@@ -75,13 +83,15 @@ func run(args []string) (err error) {
 	}
 	defer os.RemoveAll(b.work)
 	began := time.Now()
-	if err := b.prepare(*with); err != nil {
+	b.removeImages() // of a run that was killed
+	defer b.removeImages()
+	if err := b.prepare(guest); err != nil {
 		return err
 	}
-	defer b.removeImages()
 	for round := range *rounds {
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, *rounds)
-		steps := []func() error{b.sizeRound, b.probeRound, b.startRound, b.quietRound, b.saturateRound, b.allocRound, b.stopRound}
+		steps := []func() error{b.sizeRound, b.probeRound, b.auditRound, b.startRound, b.healthyRound, b.pid1Round,
+			b.quietRound, b.saturateRound, b.allocRound, b.stopRound}
 		if round < (*rounds+1)/2 {
 			steps = append(steps, b.sweepRound)
 		}
@@ -197,13 +207,13 @@ func (b *bench) sweepRows() []*row {
 func (b *bench) program(name string) string { return filepath.Join(b.work, name) }
 
 // prepare builds the subjects, finds the processors and describes the machine.
-func (b *bench) prepare(with string) error {
+func (b *bench) prepare(with *subject) error {
 	n := runtime.NumCPU()
 	b.serverCPU, b.loadCPU = "0", strconv.Itoa(n-1)
 	if n < 2 {
 		return errors.New("one processor: the load needs one of its own, so at least 2")
 	}
-	for tool, where := range map[string]string{"wrk": "wrk", "curl": "curl", "busybox": "busybox-static", "taskset": "util-linux", "docker": "docker.io", "podinfo": "", "go-httpbin": ""} {
+	for tool, where := range map[string]string{"wrk": "wrk", "curl": "curl", "busybox": "busybox-static", "taskset": "util-linux", "docker": "docker.io", "tini": "tini", "dumb-init": "dumb-init", "podinfo": "", "go-httpbin": ""} {
 		if _, err := exec.LookPath(tool); err != nil {
 			if where == "" {
 				return fmt.Errorf("%s is missing: go install it, see scripts/bench.sh", tool)
@@ -258,111 +268,23 @@ func (b *bench) prepare(with string) error {
 		env: []string{"PORT={port}", "IMAGELAB_OPS_ADDR=127.0.0.1:{ops}", "IMAGELAB_DATA_DIR=" + b.work}}
 	podinfo := &subject{name: "podinfo", command: []string{b.program("podinfo"), "--port={port}", "--level=error"}, path: "/healthz", metrics: "http://127.0.0.1:{port}/metrics"}
 	httpbin := &subject{name: "go-httpbin", command: []string{b.program("go-httpbin"), "-host", "127.0.0.1", "-port", "{port}"}, path: "/status/200"}
-	flask := &subject{name: "Flask", command: []string{"/usr/bin/python3", filepath.Join(b.root, "testdata/flask/app.py")}, path: "/health", prints: true}
+	flask := &subject{name: "Flask", command: []string{"/usr/bin/python3", filepath.Join(b.root, "testdata/flask/app.py")}, path: "/health", env: []string{"PORT={port}"}}
 	b.servers = []*subject{bare, imagelab, podinfo, httpbin, flask}
 	b.sweepers = []*subject{bare, imagelab, podinfo}
 	b.images = []image{{"imagelab", "imagelab:scratch"}, {"imagelab (alpine)", "imagelab:alpine"}}
 	if base, err := exec.Command("docker", "inspect", "-f", `{{index .Config.Labels "org.opencontainers.image.base.name"}}`, "imagelab:alpine").Output(); err == nil && len(strings.TrimSpace(string(base))) > 0 {
 		b.images = append(b.images, image{"alpine base", strings.TrimSpace(string(base))})
 	}
-	for _, s := range []*subject{bare, imagelab, podinfo, httpbin} {
-		tag := "imagelab-bench:" + s.name
-		if s == imagelab {
-			tag = "imagelab:scratch"
-		} else if err := b.importImage(tag, filepath.Base(s.command[0])); err != nil {
-			return err
-		} else {
-			b.images = append(b.images, image{s.name, tag})
-		}
-		if s == httpbin {
-			continue
-		}
-		contained := *s
-		contained.image, contained.command = tag, s.command[1:]
-		if s == imagelab {
-			contained.env = []string{"PORT={port}", "IMAGELAB_OPS_ADDR=127.0.0.1:{ops}"}
-		} else {
-			contained.command = append([]string{"/" + filepath.Base(s.command[0])}, s.command[1:]...)
-		}
-		b.contained = append(b.contained, &contained)
+	if err := b.makeImages(); err != nil {
+		return err
 	}
-	if with != "" {
-		s, err := parseWith(with)
-		if err != nil {
+	if with != nil {
+		if err := b.join(with); err != nil {
 			return err
-		}
-		b.servers = append(b.servers, s)
-		if s.image != "" {
-			b.images = append(b.images, image{s.name, s.image})
 		}
 	}
 	b.describeMachine()
 	return nil
-}
-
-// importImage makes an image of one program and nothing else.
-func (b *bench) importImage(tag, program string) error {
-	load := exec.Command("docker", "import", "-", tag)
-	tar := exec.Command("tar", "-C", b.work, "-c", program)
-	var err error
-	if load.Stdin, err = tar.StdoutPipe(); err != nil {
-		return err
-	}
-	if err := tar.Start(); err != nil {
-		return err
-	}
-	out, err := load.CombinedOutput()
-	if err := errors.Join(err, tar.Wait()); err != nil {
-		return fmt.Errorf("docker import %s: %w\n%s", tag, err, out)
-	}
-	return nil
-}
-
-func (b *bench) removeImages() {
-	for _, im := range b.images {
-		if strings.HasPrefix(im.tag, "imagelab-bench:") {
-			_ = exec.Command("docker", "rmi", "-f", im.tag).Run()
-		}
-	}
-}
-
-// imageSize adds an image's bytes, compressed bytes and layers.
-func (b *bench) imageSize(name, tag string) error {
-	out, err := exec.Command("docker", "image", "inspect", "-f", "{{.Size}} {{len .RootFS.Layers}}", tag).Output()
-	if err != nil {
-		return fmt.Errorf("docker image inspect %s: %w: %s(make images builds imagelab's)", tag, err, stderr(err))
-	}
-	var size, layers float64
-	if _, err := fmt.Sscan(string(out), &size, &layers); err != nil {
-		return err
-	}
-	b.add("image-bytes", name, size)
-	b.add("image-layers", name, layers)
-
-	save := exec.Command("docker", "save", tag)
-	saved, err := save.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := save.Start(); err != nil {
-		return err
-	}
-	var compressed counter
-	zip := gzip.NewWriter(&compressed)
-	_, err = io.Copy(zip, saved)
-	if err := errors.Join(err, zip.Close(), save.Wait()); err != nil {
-		return fmt.Errorf("docker save %s: %w", tag, err)
-	}
-	b.add("image-compressed", name, float64(compressed))
-	return nil
-}
-
-// counter counts what is written to it.
-type counter int64
-
-func (c *counter) Write(p []byte) (int, error) {
-	*c += counter(len(p))
-	return len(p), nil
 }
 
 func (b *bench) describeMachine() {

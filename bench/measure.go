@@ -7,12 +7,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // describe are the rows, in the document's order; a row of a sweep is added by it.
@@ -24,6 +20,7 @@ var describe = []row{
 	{ID: "exec-to-200", Section: "Start and stop", Title: "exec to the first 200", Unit: "seconds", Floor: "bare", Note: "The client tries every 0.2 ms."},
 	{ID: "idle-stop", Section: "Start and stop", Title: "SIGTERM to exit, idle", Unit: "seconds", Note: "imagelab's includes its drain delay of 250 ms; bare has no handler of signals and is not listed."},
 	{ID: "lost", Section: "Start and stop", Title: "requests lost under SIGTERM", Note: "A second of load, 16 clients on kept connections and 16 with a new one for each request, then SIGTERM. Lost is what was sent and not answered, not what was refused when the server had gone. The requests are POST, as Go's client sends a GET again."},
+	{ID: "create-to-healthy", Section: "Start and stop", Title: "container create to healthy", Unit: "seconds", Floor: "bare", Note: "From docker run to the engine's event, with a check every 100 ms, the first of them after that time; the engine takes most of it. imagelab checks itself, Python with urllib, the others with busybox wget."},
 	{ID: "rss-idle", Section: "Memory", Title: "resident memory, idle", Unit: "bytes", Floor: "bare"},
 	{ID: "rss-idle-1000", Section: "Memory", Title: "resident memory with 1,000 idle connections", Unit: "bytes", Floor: "bare"},
 	{ID: "rss-after-load", Section: "Memory", Title: "resident memory after load", Unit: "bytes", Floor: "bare"},
@@ -37,9 +34,15 @@ var describe = []row{
 	{ID: "allocs", Section: "Load", Title: "allocations a request", Floor: "bare", Note: "From go_memstats_mallocs_total, over a run at saturation."},
 	{ID: "alloc-bytes", Section: "Load", Title: "bytes allocated a request", Unit: "bytes", Floor: "bare"},
 	{ID: "scrape", Section: "Load", Title: "a scrape of /metrics", Unit: "seconds", Note: "Median of 100 on one connection."},
+	{ID: "init-exec-to-200", Section: "PID 1", Title: "exec to the first 200, of the server and its init", Unit: "seconds", Floor: "imagelab"},
+	{ID: "init-rss", Section: "PID 1", Title: "resident memory of the server and its init", Unit: "bytes", Floor: "imagelab"},
+	{ID: "reap-cpu", Section: "PID 1", Title: "processor time of PID 1 for each orphan", Unit: "seconds", Floor: "imagelab", Note: fmt.Sprintf("%s processes lose their parent, one after the other. imagelab logs and counts each of them, the others say nothing.", format(orphans, ""))},
 	{ID: "probe-wall", Section: "Health probe", Title: "a health probe, wall time", Unit: "seconds", Floor: "empty Go program", Note: "Median of 40 runs in each round."},
 	{ID: "probe-cpu", Section: "Health probe", Title: "a health probe, processor time", Unit: "seconds", Floor: "empty Go program"},
 	{ID: "probe-rss", Section: "Health probe", Title: "a health probe, peak memory of the process", Unit: "bytes", Floor: "empty Go program", Note: "Of the shell's row it is the shell's alone."},
+	{ID: "audit-wall", Section: "Audit", Title: "an audit of a container, wall time", Unit: "seconds", Floor: "empty Go program", Note: "In a container with the engine's defaults. amicontained would be the rival, but it tries all system calls, among them those that stop it, and does not always end."},
+	{ID: "audit-cpu", Section: "Audit", Title: "an audit of a container, processor time", Unit: "seconds", Floor: "empty Go program"},
+	{ID: "audit-rss", Section: "Audit", Title: "an audit of a container, peak memory of the process", Unit: "bytes", Floor: "empty Go program"},
 }
 
 // passes is how often a round goes over all servers where what is measured is
@@ -56,7 +59,7 @@ func (b *bench) startRound() error {
 				return err
 			}
 			starts[s.name] = append(starts[s.name], in.ready)
-			in.stop()
+			in.kill()
 		}
 	}
 	for _, s := range b.servers {
@@ -75,10 +78,10 @@ func (b *bench) quietRound() error {
 			return err
 		}
 		if err := b.quiet(in); err != nil {
-			in.stop()
+			in.kill()
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
-		in.stop()
+		in.kill()
 	}
 	return nil
 }
@@ -104,7 +107,7 @@ func (b *bench) saturateRound() error {
 	var running []*instance
 	defer func() {
 		for _, in := range running {
-			in.stop()
+			in.kill()
 		}
 	}()
 	for _, s := range b.servers {
@@ -141,7 +144,7 @@ func (b *bench) saturateRound() error {
 func settle() { time.Sleep(300 * time.Millisecond) }
 
 func (b *bench) addResident(in *instance, id string) error {
-	bytes, err := in.resident()
+	bytes, err := memoryOf(in.pid, "VmRSS:")
 	if err == nil {
 		b.add(id, in.name, bytes)
 	}
@@ -180,10 +183,10 @@ func (b *bench) allocRound() error {
 			return err
 		}
 		if err := b.allocs(in); err != nil {
-			in.stop()
+			in.kill()
 			return err
 		}
-		in.stop()
+		in.kill()
 	}
 	return nil
 }
@@ -237,17 +240,17 @@ func (b *bench) stopRound() error {
 		if s.name == "bare" {
 			s = b.shutdown
 		}
-		if s.image != "" {
-			continue // docker stop would be measured
+		if s.image == "" { // docker stop would be measured
+			in, err := b.start(s)
+			if err != nil {
+				return err
+			}
+			settle()
+			b.add("idle-stop", s.name, in.stop())
 		}
+
 		in, err := b.start(s)
 		if err != nil {
-			return err
-		}
-		settle()
-		b.add("idle-stop", s.name, in.stop())
-
-		if in, err = b.start(s); err != nil {
 			return err
 		}
 		lost, err := b.stopUnderLoad(in)
@@ -265,38 +268,23 @@ func (b *bench) probeRound() error {
 	if err != nil {
 		return err
 	}
-	defer func() { in.stop() }()
+	defer func() { in.kill() }()
 	url := in.url
-	probes := []struct {
-		name    string
-		command []string
-	}{
-		{"empty Go program", []string{b.program("empty")}},
-		{"imagelab --healthcheck", []string{b.program("imagelab"), "--healthcheck", url}},
-		{"curl -fs", []string{"curl", "-fs", "-o", "/dev/null", url}},
-		{"busybox wget", []string{"busybox", "wget", "-q", "-O", "/dev/null", url}},
-		{"wget through sh", []string{"sh", "-c", "busybox wget -q -O /dev/null " + url + " || exit 1"}},
+	probes := []tool{
+		{Name: "empty Go program", Command: []string{b.program("empty")}},
+		{Name: "imagelab --healthcheck", Command: []string{b.program("imagelab"), "--healthcheck", url}},
+		{Name: "curl -fs", Command: []string{"curl", "-fs", "-o", "/dev/null", url}},
+		{Name: "busybox wget", Command: []string{"busybox", "wget", "-q", "-O", "/dev/null", url}},
+		{Name: "wget through sh", Command: []string{"sh", "-c", "busybox wget -q -O /dev/null " + url + " || exit 1"}},
 	}
-	const runs = 40
-	wall, cpu, rss := make([][]float64, len(probes)), make([][]float64, len(probes)), make([]float64, len(probes))
-	for range runs {
-		for i, p := range probes {
-			began := time.Now()
-			cmd := exec.Command(p.command[0], p.command[1:]...)
-			if err := cmd.Run(); err != nil {
-				return fmt.Errorf("%s: %w", strings.Join(p.command, " "), err)
-			}
-			wall[i] = append(wall[i], time.Since(began).Seconds())
-			cpu[i] = append(cpu[i], (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds())
-		}
+	t, err := timeAll(40, probes)
+	if err != nil {
+		return err
 	}
 	for i, p := range probes {
-		if rss[i], err = peak(p.command); err != nil {
-			return fmt.Errorf("%s: %w", strings.Join(p.command, " "), err)
-		}
-		b.add("probe-wall", p.name, median(wall[i]))
-		b.add("probe-cpu", p.name, median(cpu[i]))
-		b.add("probe-rss", p.name, rss[i])
+		b.add("probe-wall", p.Name, t[i].Wall)
+		b.add("probe-cpu", p.Name, t[i].CPU)
+		b.add("probe-rss", p.Name, t[i].Peak)
 	}
 	return nil
 }
@@ -304,7 +292,7 @@ func (b *bench) probeRound() error {
 // sizeRound reads the sizes of programs and images.
 func (b *bench) sizeRound() error {
 	for _, s := range b.servers {
-		if len(s.command) == 0 || s.prints {
+		if len(s.command) == 0 || s.name == "Flask" { // an image, a script
 			continue
 		}
 		info, err := os.Stat(s.command[0])
@@ -331,7 +319,7 @@ func (b *bench) sweepRound() error {
 				return err
 			}
 			f, err := b.saturate(in.url, conns, b.seconds)
-			in.stop()
+			in.kill()
 			if err != nil {
 				return err
 			}
@@ -354,7 +342,7 @@ func (b *bench) sweepRound() error {
 				continue
 			}
 			f, err := b.saturate(in.url, 32, b.seconds)
-			in.stop()
+			in.kill()
 			if err != nil {
 				return err
 			}
@@ -362,74 +350,4 @@ func (b *bench) sweepRound() error {
 		}
 	}
 	return nil
-}
-
-// peak is the most memory that the program had resident, in bytes. What wait4(2)
-// says begins with the memory of the parent, as the two share it until exec, so
-// the program is stopped as it exits and asked (proc_pid_status(5), VmHWM).
-func peak(command []string) (float64, error) {
-	return traced(command, func(pid int) (float64, error) {
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		if err != nil {
-			return 0, err
-		}
-		var kib float64
-		for line := range strings.Lines(string(status)) {
-			if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-				_, err = fmt.Sscan(rest, &kib)
-			}
-		}
-		return kib * 1024, err
-	})
-}
-
-// traced runs the program and calls look when it is about to exit (ptrace(2)).
-func traced(command []string, look func(pid int) (float64, error)) (value float64, err error) {
-	done := make(chan struct{})
-	go func() { // the thread that traces is not to be used again
-		defer close(done)
-		runtime.LockOSThread()
-		path, lookErr := exec.LookPath(command[0])
-		if lookErr != nil {
-			err = lookErr
-			return
-		}
-		null, openErr := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-		if openErr != nil {
-			err = openErr
-			return
-		}
-		defer null.Close()
-		process, startErr := os.StartProcess(path, command, &os.ProcAttr{Env: os.Environ(), Files: []*os.File{null, null, null}, Sys: &unix.SysProcAttr{Ptrace: true}})
-		if startErr != nil {
-			err = startErr
-			return
-		}
-		pid := process.Pid
-		var status unix.WaitStatus
-		if _, err = unix.Wait4(pid, &status, unix.WALL, nil); err != nil {
-			return
-		}
-		if err = unix.PtraceSetOptions(pid, unix.PTRACE_O_TRACEEXIT|unix.PTRACE_O_EXITKILL); err != nil {
-			return
-		}
-		signal := 0
-		for {
-			if err = unix.PtraceCont(pid, signal); err != nil {
-				return
-			}
-			if _, err = unix.Wait4(pid, &status, unix.WALL, nil); err != nil || status.Exited() || status.Signaled() {
-				return
-			}
-			if signal = 0; status.TrapCause() == unix.PTRACE_EVENT_EXIT {
-				if value, err = look(pid); err != nil {
-					return
-				}
-			} else if s := status.StopSignal(); s != unix.SIGTRAP {
-				signal = int(s)
-			}
-		}
-	}()
-	<-done
-	return value, err
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -29,7 +27,6 @@ type subject struct {
 	path    string   // answers 200 when the server is ready, and gets the load
 	metrics string   // URL with {port} or {ops}, "" if it has none
 	port    int      // fixed, 0 for any
-	prints  bool     // chooses its port itself and prints it
 }
 
 // instance is a running subject.
@@ -50,6 +47,10 @@ func (b *bench) start(s *subject, dockerOptions ...string) (*instance, error) {
 	in := &instance{subject: s, port: strconv.Itoa(s.port), ops: freePort()}
 	if s.port == 0 {
 		in.port = freePort()
+	} else if ln, err := net.Listen("tcp", ":"+in.port); err != nil { // somebody else would be measured
+		return nil, fmt.Errorf("%s: port %d is taken: %w", s.name, s.port, err)
+	} else {
+		ln.Close()
 	}
 	fill := strings.NewReplacer("{port}", in.port, "{ops}", in.ops)
 	var args []string
@@ -76,33 +77,21 @@ func (b *bench) start(s *subject, dockerOptions ...string) (*instance, error) {
 			in.cmd.Env = append(in.cmd.Environ(), fill.Replace(v))
 		}
 		in.cmd.Dir = b.work
-		var stdout io.Reader
-		if s.prints {
-			stdout, _ = in.cmd.StdoutPipe()
-		}
 		if err := pinned(b.serverCPU, in.cmd.Start); err != nil {
 			return nil, err
 		}
 		in.pid = in.cmd.Process.Pid
-		if s.prints {
-			line, err := bufio.NewReader(stdout).ReadString('\n')
-			if err != nil {
-				in.stop()
-				return nil, fmt.Errorf("%s printed no port: %w", s.name, err)
-			}
-			in.port = strings.TrimSpace(line)
-		}
 	}
 	in.url = "http://127.0.0.1:" + in.port + s.path
 	if err := in.awaitReady(); err != nil {
-		in.stop()
+		in.kill()
 		return nil, err
 	}
 	in.ready = time.Since(began).Seconds()
 	if in.container != "" {
 		out, err := exec.Command("docker", "inspect", "-f", "{{.State.Pid}}", in.container).Output()
 		if err != nil {
-			in.stop()
+			in.kill()
 			return nil, fmt.Errorf("docker inspect: %w: %s", err, stderr(err))
 		}
 		in.pid, _ = strconv.Atoi(string(bytes.TrimSpace(out)))
@@ -134,6 +123,7 @@ func (in *instance) awaitReady() error {
 	// A client of its own: the first connection is a part of the measurement.
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
 	var err error
+	look := time.Now().Add(time.Second)
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(200 * time.Microsecond) {
 		var resp *http.Response
 		if resp, err = client.Get(in.url); err == nil {
@@ -143,8 +133,31 @@ func (in *instance) awaitReady() error {
 			}
 			err = errors.New(resp.Status)
 		}
+		if time.Now().After(look) {
+			if err := in.ended(); err != nil {
+				return err
+			}
+			look = time.Now().Add(time.Second)
+		}
 	}
 	return fmt.Errorf("%s is not ready at %s after %v: %w", in.name, in.url, patience, err)
+}
+
+// ended is an error if the instance runs no more.
+func (in *instance) ended() error {
+	if in.container == "" {
+		if _, err := memoryOf(in.pid, "VmRSS:"); err != nil { // a zombie has none
+			return fmt.Errorf("%s has ended; see what it says: %s", in.name, strings.Join(in.cmd.Args, " "))
+		}
+		return nil
+	}
+	state, _ := exec.Command("docker", "inspect", "-f", "{{.State.Running}} {{.State.ExitCode}}{{if .State.OOMKilled}}, out of memory{{end}}", in.container).Output()
+	code, stopped := strings.CutPrefix(strings.TrimSpace(string(state)), "false ")
+	if !stopped {
+		return nil
+	}
+	said, _ := exec.Command("docker", "logs", "--tail", "5", in.container).CombinedOutput()
+	return fmt.Errorf("%s has ended with exit code %s: %s", in.name, code, bytes.TrimSpace(said))
 }
 
 // stop ends the instance and says how long that took from SIGTERM, in seconds.
@@ -153,7 +166,7 @@ func (in *instance) stop() float64 {
 	if in.container != "" {
 		_ = exec.Command("docker", "stop", "-t", "10", in.container).Run()
 		took := time.Since(began).Seconds()
-		_ = exec.Command("docker", "rm", "-f", in.container).Run()
+		_ = exec.Command("docker", "rm", "-f", "-v", in.container).Run()
 		return took
 	}
 	_ = in.cmd.Process.Signal(syscall.SIGTERM)
@@ -163,19 +176,30 @@ func (in *instance) stop() float64 {
 	return time.Since(began).Seconds()
 }
 
-// resident is the memory of the process, in bytes (proc_pid_status(5), VmRSS).
-func (in *instance) resident() (float64, error) {
-	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(in.pid), "status"))
+// kill ends the instance where its stop is not measured; some take seconds.
+func (in *instance) kill() {
+	if in.container != "" {
+		_ = exec.Command("docker", "rm", "-f", "-v", in.container).Run()
+		return
+	}
+	_ = in.cmd.Process.Kill()
+	_ = in.cmd.Wait()
+}
+
+// memoryOf is a line of a process's status, in bytes (proc_pid_status(5)).
+func memoryOf(pid int, name string) (float64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+		if rest, ok := strings.CutPrefix(line, name); ok {
+			var kib float64
+			_, err := fmt.Sscan(rest, &kib)
 			return kib * 1024, err
 		}
 	}
-	return 0, fmt.Errorf("no VmRSS in /proc/%d/status", in.pid)
+	return 0, fmt.Errorf("no %s in /proc/%d/status", name, pid)
 }
 
 // metricsURL is where the instance has its metrics.

@@ -9,7 +9,7 @@ httpbin=v2.26.0
 
 need_go
 need_docker
-for pair in wrk:wrk curl:curl busybox:busybox-static taskset:util-linux python3:python3-flask; do
+for pair in wrk:wrk curl:curl busybox:busybox-static taskset:util-linux tini:tini dumb-init:dumb-init python3:python3-flask; do
 	need "${pair%%:*}" "apt-get install ${pair#*:}"
 done
 /usr/bin/python3 -c 'import flask' 2>/dev/null || die "Flask is missing: apt-get install python3-flask"
@@ -25,6 +25,6 @@ ln -sf "podinfo-$podinfo" "$rivals/podinfo"
 ln -sf "go-httpbin-$httpbin" "$rivals/go-httpbin"
 
 cd "$root/bench"
-go build -o "$work/bench" .
+CGO_ENABLED=0 go build -o "$work/bench" .
 PATH=$rivals:$PATH "$work/bench" -with "${WITH:-}" "$@"
 "$root/scripts/results.sh"

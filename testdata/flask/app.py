@@ -1,6 +1,7 @@
 """The mini-service that imagelab replaces, for comparing the two.
 
-Prints the port that it serves on, on 127.0.0.1, and serves until it is killed.
+Serves on port PORT of 127.0.0.1, or on a free one, which it prints, until it is
+killed.
 """
 
 import hashlib
@@ -38,6 +39,6 @@ def proof():
 
 
 if __name__ == "__main__":
-    server = make_server("127.0.0.1", 0, app)
+    server = make_server("127.0.0.1", int(os.environ.get("PORT", "0")), app)
     print(server.server_port, flush=True)
     server.serve_forever()

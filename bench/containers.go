@@ -1,0 +1,336 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// makeImages puts the servers into images from scratch, once alone and once with
+// a health check, and imagelab behind other inits.
+func (b *bench) makeImages() error {
+	flask, err := flaskFiles(filepath.Join(b.root, "testdata/flask/app.py"))
+	if err != nil {
+		return err
+	}
+	busybox := map[string]string{}
+	if err := withLibraries(busybox, "/busybox", "busybox"); err != nil {
+		return err
+	}
+	wget := func(url string) string {
+		return fmt.Sprintf(`HEALTHCHECK CMD ["/busybox", "wget", "-q", "-O", "/dev/null", %q]`, url)
+	}
+	for _, s := range b.servers {
+		name := filepath.Base(s.command[0])
+		own := *s // as it is in its image
+		own.image = tagOf(s.name)
+		own.command = append([]string{"/" + name}, s.command[1:]...)
+		own.env = nil
+		files := map[string]string{own.command[0]: s.command[0]}
+		var start, check string
+		switch s.name {
+		case "imagelab":
+			own.image, own.command = "imagelab:scratch", nil
+			own.env = []string{"PORT={port}", "IMAGELAB_OPS_ADDR=127.0.0.1:{ops}"}
+			files = nil
+			b.checked = append(b.checked,
+				&subject{name: s.name, image: own.image}, &subject{name: "imagelab (alpine)", image: "imagelab:alpine"})
+		case "bare":
+			start, check = `["/bare", ":8080"]`, wget("http://127.0.0.1:8080/health")
+		case "podinfo":
+			start, check = `["/podinfo", "--port=9898", "--level=error"]`, wget("http://127.0.0.1:9898/healthz")
+		case "go-httpbin":
+			start, check = `["/go-httpbin"]`, wget("http://127.0.0.1:8080/status/200")
+		case "Flask":
+			own.command = []string{"/usr/bin/python3", "/app.py"}
+			own.env = s.env
+			files = flask
+			// There is no wget in an image of Python, and what people write instead is this.
+			start, check = `["/usr/bin/python3", "/app.py"]`,
+				`HEALTHCHECK CMD ["/usr/bin/python3", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8080/health')"]`
+		}
+		if s.name != "go-httpbin" {
+			b.contained = append(b.contained, &own)
+		}
+		if files == nil {
+			continue
+		}
+		if err := importImage(own.image, files); err != nil {
+			return err
+		}
+		b.images = append(b.images, image{s.name, own.image})
+		for name, from := range busybox {
+			if _, ok := files[name]; !ok && s.name != "Flask" {
+				files[name] = from
+			}
+		}
+		checked := &subject{name: s.name, image: own.image + "-checked"}
+		if err := importImage(checked.image, files, "ENTRYPOINT "+start, "ENV PORT=8080", check); err != nil {
+			return err
+		}
+		b.checked = append(b.checked, checked)
+	}
+
+	imagelab := b.servers[1]
+	files := map[string]string{"/imagelab": imagelab.command[0]}
+	for name, from := range busybox {
+		files[name] = from
+	}
+	b.inits, b.pid1s = []*subject{imagelab}, []*subject{{name: "imagelab", command: []string{"/imagelab"}}}
+	for _, init := range []string{"tini", "dumb-init"} {
+		behind := *imagelab
+		behind.name = init + " + imagelab"
+		behind.command = []string{init, "--", imagelab.command[0]}
+		if init == "tini" {
+			behind.command = []string{init, "-s", "--", imagelab.command[0]} // says nothing about not being PID 1
+		}
+		b.inits = append(b.inits, &behind)
+		if err := withLibraries(files, "/"+init, init); err != nil {
+			return err
+		}
+		b.pid1s = append(b.pid1s, &subject{name: behind.name, command: []string{"/" + init, "--", "/imagelab"}})
+	}
+	for _, s := range b.pid1s {
+		s.image, s.path = imported+"pid1", imagelab.path
+		s.env = []string{"PORT={port}", "IMAGELAB_OPS_ADDR=127.0.0.1:{ops}"}
+	}
+	if err := importImage(imported+"pid1", files); err != nil {
+		return err
+	}
+
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return importImage(imported+"audit", map[string]string{
+		"/imagelab": imagelab.command[0], "/empty": b.program("empty"), "/bench": self})
+}
+
+// join adds a server of the user's.
+func (b *bench) join(s *subject) error {
+	for _, other := range b.servers {
+		if other.name == s.name {
+			return fmt.Errorf("WITH: %s is measured already; take another name", s.name)
+		}
+	}
+	if s.image == "" {
+		if _, err := exec.LookPath(s.command[0]); err != nil {
+			return fmt.Errorf("WITH: %w", err)
+		}
+	} else {
+		out, err := exec.Command("docker", "image", "inspect", "-f", "{{if .Config.Healthcheck}}{{len .Config.Healthcheck.Test}}{{end}}", s.image).Output()
+		if err != nil {
+			return fmt.Errorf("WITH: no image %s here: docker pull it, or build it, first", s.image)
+		}
+		if strings.TrimSpace(string(out)) != "" {
+			b.checked = append(b.checked, &subject{name: s.name, image: s.image})
+		}
+		b.images = append(b.images, image{s.name, s.image})
+		b.contained = append(b.contained, s)
+	}
+	b.servers = append(b.servers, s)
+	b.sweepers = append(b.sweepers, s)
+	// All that follows would fail for the same reason, an hour later.
+	in, err := b.start(s)
+	if err != nil {
+		return fmt.Errorf("WITH: %w", err)
+	}
+	in.kill()
+	return nil
+}
+
+// healthyRound starts containers, each on a network of its own, and waits until
+// the engine calls them healthy.
+func (b *bench) healthyRound() error {
+	events := exec.Command("docker", "events", "--filter", "event=health_status", "--format", "{{.ID}} {{.Status}}")
+	out, err := events.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := events.Start(); err != nil {
+		return err
+	}
+	defer func() {
+		_ = events.Process.Kill()
+		_ = events.Wait()
+	}()
+	type event struct {
+		line string
+		at   time.Time
+	}
+	seen := make(chan event)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			select {
+			case seen <- event{lines.Text(), time.Now()}:
+			case <-done:
+			}
+		}
+	}()
+	one := func(s *subject) (float64, error) {
+		began := time.Now()
+		out, err := exec.Command("docker", "run", "-d", "--health-interval", "100ms", s.image).Output()
+		id := strings.TrimSpace(string(out))
+		if id != "" {
+			defer func() { _ = exec.Command("docker", "rm", "-f", "-v", id).Run() }()
+		}
+		if err != nil {
+			return 0, fmt.Errorf("docker run %s: %w: %s", s.image, err, stderr(err))
+		}
+		for deadline := time.After(patience); ; {
+			select {
+			case e := <-seen:
+				if e.line == id+" health_status: healthy" {
+					return e.at.Sub(began).Seconds(), nil
+				}
+			case <-deadline:
+				return 0, fmt.Errorf("%s is not healthy after %v; see docker run %[1]s", s.image, patience)
+			}
+		}
+	}
+	found := map[string][]float64{}
+	for range passes {
+		for _, s := range b.checked {
+			took, err := one(s)
+			if err != nil {
+				return err
+			}
+			found[s.name] = append(found[s.name], took)
+		}
+	}
+	for _, s := range b.checked {
+		b.add("create-to-healthy", s.name, median(found[s.name]))
+	}
+	return nil
+}
+
+// orphans is how many processes lose their parent in a container, in one go.
+const orphans = 2000
+
+// pid1Round measures what PID 1 costs: imagelab in that role, and behind an init.
+func (b *bench) pid1Round() error {
+	starts := map[string][]float64{}
+	for range passes {
+		for _, s := range b.inits {
+			in, err := b.start(s)
+			if err != nil {
+				return err
+			}
+			starts[s.name] = append(starts[s.name], in.ready)
+			in.stop() // an init that is killed leaves its server behind
+		}
+	}
+	for _, s := range b.inits {
+		b.add("init-exec-to-200", s.name, median(starts[s.name]))
+	}
+	for _, s := range b.pid1s {
+		in, err := b.start(s)
+		if err != nil {
+			return err
+		}
+		if err := b.pid1(in); err != nil {
+			in.kill()
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		in.kill()
+	}
+	return nil
+}
+
+func (b *bench) pid1(in *instance) error {
+	settle()
+	pids := append([]int{in.pid}, children(in.pid)...)
+	bytes := 0.0
+	for _, pid := range pids {
+		n, err := memoryOf(pid, "VmRSS:")
+		if err != nil {
+			return err
+		}
+		bytes += n
+	}
+	b.add("init-rss", in.name, bytes)
+
+	before, err := cpuTime(in.pid)
+	if err != nil {
+		return err
+	}
+	// A subshell's background job outlives the subshell.
+	loop := fmt.Sprintf("i=0; while [ $i -lt %d ]; do (true &); i=$((i+1)); done", orphans)
+	if out, err := exec.Command("docker", "exec", in.container, "/busybox", "sh", "-c", loop).CombinedOutput(); err != nil {
+		return fmt.Errorf("%d orphans: %w\n%s", orphans, err, out)
+	}
+	for deadline := time.Now().Add(patience); len(children(in.pid)) >= len(pids); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d zombies are left after %v", len(children(in.pid))-len(pids)+1, patience)
+		}
+	}
+	after, err := cpuTime(in.pid)
+	if err != nil {
+		return err
+	}
+	b.add("reap-cpu", in.name, (after-before)/orphans)
+	return nil
+}
+
+// children lists the processes whose parent is the process (proc_pid_task(5)).
+func children(pid int) []int {
+	var all []int
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, list := range lists {
+		text, _ := os.ReadFile(list)
+		for _, word := range strings.Fields(string(text)) {
+			n, _ := strconv.Atoi(word)
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// cpuTime is what the threads of a process have run, in seconds: the first field
+// of schedstat, nanoseconds, where stat counts in hundredths of a second.
+func cpuTime(pid int) (float64, error) {
+	stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	sum, found := 0.0, false
+	for _, stat := range stats {
+		text, err := os.ReadFile(stat)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // the thread has gone
+		}
+		var ns float64
+		if _, err := fmt.Sscan(string(text), &ns); err != nil {
+			return 0, fmt.Errorf("%s: %w", stat, err)
+		}
+		sum, found = sum+ns/1e9, true
+	}
+	if !found {
+		return math.NaN(), fmt.Errorf("no schedstat of process %d", pid)
+	}
+	return sum, nil
+}
+
+// auditRound runs the audit in a container with the engine's defaults, as root.
+func (b *bench) auditRound() error {
+	audits := []tool{
+		{Name: "empty Go program", Command: []string{"/empty"}},
+		{Name: "imagelab --audit", Command: []string{"/imagelab", "--audit"}, Verdict: true},
+	}
+	t, err := timeInside(imported+"audit", 10, audits)
+	if err != nil {
+		return err
+	}
+	for i, a := range audits {
+		b.add("audit-wall", a.Name, t[i].Wall)
+		b.add("audit-cpu", a.Name, t[i].CPU)
+		b.add("audit-rss", a.Name, t[i].Peak)
+	}
+	return nil
+}
