@@ -198,7 +198,7 @@ func (b *bench) healthyRound() error {
 		}
 	}
 	found := map[string][]float64{}
-	for range passes {
+	for range containers {
 		for _, s := range b.checked {
 			took, err := one(s)
 			if err != nil {
@@ -218,19 +218,19 @@ const orphans = 2000
 
 // pid1Round measures what PID 1 costs: imagelab in that role, and behind an init.
 func (b *bench) pid1Round() error {
-	starts := map[string][]float64{}
-	for range passes {
+	took := map[string][]float64{}
+	for range starts {
 		for _, s := range b.inits {
 			in, err := b.start(s)
 			if err != nil {
 				return err
 			}
-			starts[s.name] = append(starts[s.name], in.ready)
+			took[s.name] = append(took[s.name], in.ready)
 			in.stop() // an init that is killed leaves its server behind
 		}
 	}
 	for _, s := range b.inits {
-		b.add("init-exec-to-200", s.name, median(starts[s.name]))
+		b.add("init-exec-to-200", s.name, median(took[s.name]))
 	}
 	for _, s := range b.pid1s {
 		in, err := b.start(s)

@@ -45,26 +45,30 @@ var describe = []row{
 	{ID: "audit-rss", Section: "Audit", Title: "an audit of a container, peak memory of the process", Unit: "bytes", Floor: "empty Go program"},
 }
 
-// passes is how often a round goes over all servers where what is measured is
-// short: a machine's pace changes within seconds, and a ratio is of neighbours.
-const passes = 5
+// How often a round goes over all servers where what is measured is short: a
+// machine's pace changes within seconds, and a ratio is of neighbours.
+const (
+	starts     = 15
+	loads      = 9
+	containers = 5
+)
 
 // startRound starts each server a few times, in turn.
 func (b *bench) startRound() error {
-	starts := map[string][]float64{}
-	for range passes {
+	took := map[string][]float64{}
+	for range starts {
 		for _, s := range b.servers {
 			in, err := b.start(s)
 			if err != nil {
 				return err
 			}
-			starts[s.name] = append(starts[s.name], in.ready)
+			took[s.name] = append(took[s.name], in.ready)
 			in.kill()
 		}
 	}
 	for _, s := range b.servers {
 		if s.image == "" { // a container's start is the engine's for the most part
-			b.add("exec-to-200", s.name, median(starts[s.name]))
+			b.add("exec-to-200", s.name, median(took[s.name]))
 		}
 	}
 	return nil
@@ -118,7 +122,7 @@ func (b *bench) saturateRound() error {
 		running = append(running, in)
 	}
 	found := map[string]map[string][]float64{"rps": {}, "p50": {}, "p99": {}, "p999": {}}
-	for range passes {
+	for range loads {
 		for _, in := range running {
 			f, err := b.saturate(in.url, 32, b.seconds/2)
 			if err != nil {
