@@ -4,113 +4,122 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// makeImages puts the servers into images from scratch, once alone and once with
-// a health check, and imagelab behind other inits.
+// served is how a server runs in a container of its own, on its usual port, and
+// how people ask it for its health there.
+type served struct{ start, check string }
+
+var containers = map[string]served{
+	"bare":       {`["/bare", ":8080"]`, wget("http://127.0.0.1:8080/health")},
+	"podinfo":    {`["/podinfo", "--port=9898", "--level=error"]`, wget("http://127.0.0.1:9898/healthz")},
+	"go-httpbin": {`["/go-httpbin"]`, wget("http://127.0.0.1:8080/status/200")},
+	// There is no wget in an image of Python.
+	"Flask": {`["/usr/bin/python3", "/app.py"]`,
+		`["/usr/bin/python3", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8080/health')"]`},
+}
+
+func wget(url string) string {
+	return fmt.Sprintf(`["/busybox", "wget", "-q", "-O", "/dev/null", %q]`, url)
+}
+
+// makeImages puts the programs into images from scratch.
 func (b *bench) makeImages() error {
-	flask, err := flaskFiles(filepath.Join(b.root, "testdata/flask/app.py"))
-	if err != nil {
-		return err
-	}
 	busybox := map[string]string{}
 	if err := withLibraries(busybox, "/busybox", "busybox"); err != nil {
 		return err
 	}
-	wget := func(url string) string {
-		return fmt.Sprintf(`HEALTHCHECK CMD ["/busybox", "wget", "-q", "-O", "/dev/null", %q]`, url)
-	}
 	for _, s := range b.servers {
-		name := filepath.Base(s.command[0])
-		own := *s // as it is in its image
-		own.image = tagOf(s.name)
-		own.command = append([]string{"/" + name}, s.command[1:]...)
-		own.env = nil
-		files := map[string]string{own.command[0]: s.command[0]}
-		var start, check string
-		switch s.name {
-		case "imagelab":
-			own.image, own.command = "imagelab:scratch", nil
-			own.env = []string{"PORT={port}", "IMAGELAB_OPS_ADDR=127.0.0.1:{ops}"}
-			files = nil
-			b.checked = append(b.checked,
-				&subject{name: s.name, image: own.image}, &subject{name: "imagelab (alpine)", image: "imagelab:alpine"})
-		case "bare":
-			start, check = `["/bare", ":8080"]`, wget("http://127.0.0.1:8080/health")
-		case "podinfo":
-			start, check = `["/podinfo", "--port=9898", "--level=error"]`, wget("http://127.0.0.1:9898/healthz")
-		case "go-httpbin":
-			start, check = `["/go-httpbin"]`, wget("http://127.0.0.1:8080/status/200")
-		case "Flask":
-			own.command = []string{"/usr/bin/python3", "/app.py"}
-			own.env = s.env
-			files = flask
-			// There is no wget in an image of Python, and what people write instead is this.
-			start, check = `["/usr/bin/python3", "/app.py"]`,
-				`HEALTHCHECK CMD ["/usr/bin/python3", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8080/health')"]`
-		}
-		if s.name != "go-httpbin" {
-			b.contained = append(b.contained, &own)
-		}
-		if files == nil {
-			continue
-		}
-		if err := importImage(own.image, files); err != nil {
+		if err := b.serverImages(s, busybox); err != nil {
 			return err
 		}
-		b.images = append(b.images, image{s.name, own.image})
-		for name, from := range busybox {
-			if _, ok := files[name]; !ok && s.name != "Flask" {
-				files[name] = from
-			}
-		}
-		checked := &subject{name: s.name, image: own.image + "-checked"}
-		if err := importImage(checked.image, files, "ENTRYPOINT "+start, "ENV PORT=8080", check); err != nil {
-			return err
-		}
-		b.checked = append(b.checked, checked)
 	}
+	if err := b.initImage(busybox); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return importImage(imported+"audit", map[string]string{
+		"/imagelab": b.program("imagelab"), "/empty": b.program("empty"), "/bench": self})
+}
 
-	imagelab := b.servers[1]
-	files := map[string]string{"/imagelab": imagelab.command[0]}
-	for name, from := range busybox {
-		files[name] = from
-	}
-	b.inits, b.pid1s = []*subject{imagelab}, []*subject{{name: "imagelab", command: []string{"/imagelab"}}}
-	for _, init := range []string{"tini", "dumb-init"} {
-		behind := *imagelab
-		behind.name = init + " + imagelab"
-		behind.command = []string{init, "--", imagelab.command[0]}
-		if init == "tini" {
-			behind.command = []string{init, "-s", "--", imagelab.command[0]} // says nothing about not being PID 1
+// serverImages makes a server's image, and another with what checks its health.
+// imagelab has both in one.
+func (b *bench) serverImages(s *subject, busybox map[string]string) error {
+	own := *s // in the host's network, with the port that it is told
+	files := map[string]string{}
+	switch s.name {
+	case "imagelab":
+		own.image, own.command = "imagelab:scratch", nil
+		own.env = []string{"PORT={port}", "IMAGELAB_OPS_ADDR=127.0.0.1:{ops}"}
+	case "Flask":
+		var err error
+		if files, err = flaskFiles(s.command[1]); err != nil {
+			return err
 		}
-		b.inits = append(b.inits, &behind)
+		own.image, own.command = tagOf(s.name), []string{s.command[0], "/app.py"}
+	default:
+		name := "/" + filepath.Base(s.command[0])
+		files[name] = s.command[0]
+		own.image, own.command = tagOf(s.name), append([]string{name}, s.command[1:]...)
+	}
+	if s.name != "go-httpbin" {
+		b.contained = append(b.contained, &own)
+	}
+	if s.name == "imagelab" {
+		b.checked = append(b.checked,
+			&subject{name: s.name, image: own.image}, &subject{name: "imagelab (alpine)", image: "imagelab:alpine"})
+		return nil
+	}
+	if err := importImage(own.image, files); err != nil {
+		return err
+	}
+	b.images = append(b.images, image{s.name, own.image})
+	if s.name != "Flask" {
+		maps.Copy(files, busybox)
+	}
+	checked := &subject{name: s.name, image: own.image + "-checked"}
+	b.checked = append(b.checked, checked)
+	how := containers[s.name]
+	return importImage(checked.image, files, "ENV PORT=8080", "ENTRYPOINT "+how.start, "HEALTHCHECK CMD "+how.check)
+}
+
+// initImage makes the image in which imagelab is PID 1, or behind another.
+func (b *bench) initImage(busybox map[string]string) error {
+	imagelab := b.servers[1]
+	files := maps.Clone(busybox)
+	files["/imagelab"] = imagelab.command[0]
+	b.inits = []*subject{imagelab}
+	b.pid1s = []*subject{{name: imagelab.name, command: []string{"/imagelab"}}}
+	for _, init := range []string{"tini", "dumb-init"} {
 		if err := withLibraries(files, "/"+init, init); err != nil {
 			return err
 		}
+		behind := *imagelab
+		behind.name = init + " + imagelab"
+		behind.command = []string{init, "--", imagelab.command[0]}
+		if init == "tini" { // which warns where it is not PID 1
+			behind.command = slices.Insert(behind.command, 1, "-s")
+		}
+		b.inits = append(b.inits, &behind)
 		b.pid1s = append(b.pid1s, &subject{name: behind.name, command: []string{"/" + init, "--", "/imagelab"}})
 	}
 	for _, s := range b.pid1s {
 		s.image, s.path = imported+"pid1", imagelab.path
 		s.env = []string{"PORT={port}", "IMAGELAB_OPS_ADDR=127.0.0.1:{ops}"}
 	}
-	if err := importImage(imported+"pid1", files); err != nil {
-		return err
-	}
-
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	return importImage(imported+"audit", map[string]string{
-		"/imagelab": imagelab.command[0], "/empty": b.program("empty"), "/bench": self})
+	return importImage(imported+"pid1", files)
 }
 
 // join adds a server of the user's.
@@ -198,7 +207,7 @@ func (b *bench) healthyRound() error {
 		}
 	}
 	found := map[string][]float64{}
-	for range containers {
+	for range creations {
 		for _, s := range b.checked {
 			took, err := one(s)
 			if err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
@@ -52,7 +53,7 @@ func importImage(tag string, files map[string]string, changes ...string) error {
 
 func writeTar(w io.Writer, files map[string]string) error {
 	archive := tar.NewWriter(w)
-	for _, name := range sortedKeys(files) {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if err := addFile(archive, strings.TrimPrefix(name, "/"), files[name]); err != nil {
 			return err
 		}
@@ -86,15 +87,6 @@ func addFile(archive *tar.Writer, name, from string) error {
 	defer f.Close()
 	_, err = io.Copy(archive, f)
 	return err
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	var keys []string
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // withLibraries adds a program of this machine and what ldd(1) says it loads.

@@ -48,9 +48,9 @@ var describe = []row{
 // How often a round goes over all servers where what is measured is short: a
 // machine's pace changes within seconds, and a ratio is of neighbours.
 const (
-	starts     = 15
-	loads      = 9
-	containers = 5
+	starts    = 15
+	loads     = 9
+	creations = 5
 )
 
 // startRound starts each server a few times, in turn.
