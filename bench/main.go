@@ -306,6 +306,8 @@ func (b *bench) describeMachine() {
 		{"podinfo", text("go", "version", "-m", b.program("podinfo"))},
 		{"curl", text("curl", "--version")},
 		{"busybox", text("busybox")},
+		{"tini", text("tini", "--version")},
+		{"dumb-init", text("dumb-init", "--version")},
 		{"Flask", text("/usr/bin/python3", "-c", "from importlib.metadata import version as v; print(v('flask'))")},
 	}
 	for i, tool := range []string{"podinfo", "go-httpbin"} {

@@ -13,7 +13,11 @@ for pair in wrk:wrk curl:curl busybox:busybox-static taskset:util-linux tini:tin
 	need "${pair%%:*}" "apt-get install ${pair#*:}"
 done
 /usr/bin/python3 -c 'import flask' 2>/dev/null || die "Flask is missing: apt-get install python3-flask"
-docker image inspect imagelab:scratch imagelab:alpine >/dev/null 2>&1 || die "the images are missing: make images"
+case ${WITH:-} in
+'' | ?*=?*@?*) ;;
+*) die "WITH=$WITH: want name=image:tag@port/path, or name=/program@port/path" ;;
+esac
+make -s -C "$root" images
 
 scratch_dir
 rivals=$tools/bench
