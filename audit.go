@@ -164,6 +164,7 @@ func (a *auditor) actor() (execute func() error, interrupt func(error)) {
 	return execute, func(error) { cancel() }
 }
 
+// first is the audit at the start.
 func (a *auditor) first(ctx context.Context) {
 	if a.system.OnHost() {
 		return

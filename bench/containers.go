@@ -2,10 +2,12 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
 	"math"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -258,15 +260,15 @@ func (b *bench) pid1Round() error {
 func (b *bench) pid1(in *instance) error {
 	settle()
 	pids := append([]int{in.pid}, children(in.pid)...)
-	bytes := 0.0
+	total := 0.0
 	for _, pid := range pids {
 		n, err := memoryOf(pid, "VmRSS:")
 		if err != nil {
 			return err
 		}
-		bytes += n
+		total += n
 	}
-	b.add("init-rss", in.name, bytes)
+	b.add("init-rss", in.name, total)
 
 	before, err := cpuTime(in.pid)
 	if err != nil {
@@ -324,6 +326,46 @@ func cpuTime(pid int) (float64, error) {
 		return math.NaN(), fmt.Errorf("no schedstat of process %d", pid)
 	}
 	return sum, nil
+}
+
+// slowRound gives each server 2,000 slow clients and little memory.
+func (b *bench) slowRound() error {
+	for _, s := range b.contained {
+		in, err := b.start(s, "-m", "32m", "--memory-swap", "32m", "--tmpfs", "/tmp:size=16m")
+		if err != nil {
+			return err
+		}
+		if s.name == "imagelab" {
+			err = fillStore("http://127.0.0.1:" + in.port + "/store")
+		}
+		if err == nil {
+			b.add("slow-lost", s.name, beside(2000, in, b.seconds))
+		}
+		in.kill()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fillStore uploads until there is no room.
+func fillStore(url string) error {
+	for i := range 1000 {
+		resp, err := http.Post(url, "application/octet-stream", bytes.NewReader(bytes.Repeat([]byte{byte(i), byte(i >> 8)}, 256<<10)))
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		switch resp.StatusCode {
+		case http.StatusCreated:
+		case http.StatusInsufficientStorage:
+			return nil
+		default:
+			return fmt.Errorf("POST %s: %s", url, resp.Status)
+		}
+	}
+	return fmt.Errorf("POST %s: 500 MB, and the store is not full", url)
 }
 
 // auditRound runs the audit in a container with the engine's defaults, as root.

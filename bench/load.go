@@ -2,14 +2,17 @@ package main
 
 import (
 	"bytes"
+	"context"
 	_ "embed"
 	"encoding/json"
 	"fmt"
 	"math"
+	"net"
 	"net/http"
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	vegeta "github.com/tsenart/vegeta/v12/lib"
@@ -54,6 +57,56 @@ func steady(url string, rate int, d time.Duration) *vegeta.Metrics {
 	}
 	m.Close()
 	return &m
+}
+
+const slowNote = "2,000 clients send a byte of a header each second, in a container with a limit of 32 MiB and no swap, and a healthy one sends 500 requests a second. imagelab's store is full. Killed for its memory, a server answers nothing."
+
+// beside sends a healthy client's requests while slow clients hold connections,
+// and counts those that got no answer.
+func beside(slow int, in *instance, d time.Duration) float64 {
+	ctx, cancel := context.WithCancel(context.Background())
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	defer cancel()
+	var held sync.WaitGroup // each has sent something, or was refused
+	held.Add(slow)
+	for range slow {
+		clients.Go(func() {
+			for first := true; ctx.Err() == nil; first = false {
+				sendSlowly(ctx, in, func() {
+					if first {
+						held.Done()
+					}
+				})
+			}
+		})
+	}
+	held.Wait()
+	m := steady(in.url, 500, d)
+	return math.Round((1 - m.Success) * float64(m.Requests))
+}
+
+// sendSlowly is one connection of a slow client, which ends when the server closes
+// it. What was begun is called when the first bytes are sent, or cannot be.
+func sendSlowly(ctx context.Context, in *instance, begun func()) {
+	conn, err := net.DialTimeout("tcp", "127.0.0.1:"+in.port, time.Second)
+	if err == nil {
+		defer conn.Close()
+		_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nX-Slow: ", in.path)
+	}
+	begun()
+	for err == nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Second):
+			_, err = conn.Write([]byte("x"))
+		}
+	}
+	select { // as people come back
+	case <-ctx.Done():
+	case <-time.After(time.Second):
+	}
 }
 
 // stopUnderLoad sends what 32 clients can, half of them on kept connections and

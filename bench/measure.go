@@ -11,6 +11,8 @@ import (
 	"time"
 )
 
+const keptUp = "Who has no figure did not answer all of them."
+
 // describe are the rows, in the document's order; a row of a sweep is added by it.
 var describe = []row{
 	{ID: "binary-bytes", Section: "Size", Title: "binary", Unit: "bytes", Floor: "bare"},
@@ -24,6 +26,7 @@ var describe = []row{
 	{ID: "rss-idle", Section: "Memory", Title: "resident memory, idle", Unit: "bytes", Floor: "bare"},
 	{ID: "rss-idle-1000", Section: "Memory", Title: "resident memory with 1,000 idle connections", Unit: "bytes", Floor: "bare"},
 	{ID: "rss-after-load", Section: "Memory", Title: "resident memory after load", Unit: "bytes", Floor: "bare"},
+	{ID: "slow-lost", Section: "Memory", Title: "requests without an answer beside slow clients in 32 MiB", Note: slowNote},
 	{ID: "rps-saturation", Section: "Load", Title: "requests a second at saturation", Unit: "requests/s", More: true, Floor: "bare", Note: "32 connections; the server has one processor, the load another."},
 	{ID: "p50-saturation", Section: "Load", Title: "median latency at saturation", Unit: "seconds", Floor: "bare"},
 	{ID: "p99-saturation", Section: "Load", Title: "99th percentile at saturation", Unit: "seconds", Floor: "bare"},
@@ -31,6 +34,9 @@ var describe = []row{
 	{ID: "p50-1000", Section: "Load", Title: "median latency at 1,000 requests a second", Unit: "seconds", Floor: "bare"},
 	{ID: "p99-1000", Section: "Load", Title: "99th percentile at 1,000 requests a second", Unit: "seconds", Floor: "bare"},
 	{ID: "p999-1000", Section: "Load", Title: "99.9th percentile at 1,000 requests a second", Unit: "seconds", Floor: "bare"},
+	{ID: "p50-5000", Section: "Load", Title: "median latency at 5,000 requests a second", Unit: "seconds", Floor: "bare", Note: keptUp},
+	{ID: "p99-5000", Section: "Load", Title: "99th percentile at 5,000 requests a second", Unit: "seconds", Floor: "bare", Note: keptUp},
+	{ID: "p999-5000", Section: "Load", Title: "99.9th percentile at 5,000 requests a second", Unit: "seconds", Floor: "bare", Note: keptUp},
 	{ID: "allocs", Section: "Load", Title: "allocations a request", Floor: "bare", Note: "From go_memstats_mallocs_total, over a run at saturation."},
 	{ID: "alloc-bytes", Section: "Load", Title: "bytes allocated a request", Unit: "bytes", Floor: "bare"},
 	{ID: "scrape", Section: "Load", Title: "a scrape of /metrics", Unit: "seconds", Note: "Median of 100 on one connection."},
@@ -98,10 +104,16 @@ func (b *bench) quiet(in *instance) error {
 	if err := b.idleConns(in, 1000); err != nil {
 		return err
 	}
-	m := steady(in.url, 1000, b.seconds)
-	b.add("p50-1000", in.name, m.Latencies.P50.Seconds())
-	b.add("p99-1000", in.name, m.Latencies.P99.Seconds())
-	b.add("p999-1000", in.name, m.Latencies.Quantile(0.999).Seconds())
+	for _, rate := range []int{1000, 5000} {
+		m := steady(in.url, rate, b.seconds)
+		for what, quantile := range map[string]float64{"p50": 0.5, "p99": 0.99, "p999": 0.999} {
+			latency := m.Latencies.Quantile(quantile).Seconds()
+			if m.Success < 1 || m.Wait > b.seconds { // it is still answering what should have been answered long ago
+				latency = math.NaN()
+			}
+			b.add(fmt.Sprintf("%s-%d", what, rate), in.name, latency)
+		}
+	}
 	return nil
 }
 

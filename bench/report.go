@@ -60,6 +60,8 @@ var budgets = []budget{
 		against: "curl -fs", limit: 0.7},
 	{what: "requests lost on SIGTERM under load, in all rounds", figure: figure{"lost", "imagelab"},
 		total: true, limit: 0},
+	{what: "32 MiB, 2,000 slow clients, store full: requests without an answer", figure: figure{"slow-lost", "imagelab"},
+		total: true, limit: 0},
 	{what: "SIGTERM to exit, idle, with a drain delay of 250 ms", figure: figure{"idle-stop", "imagelab"},
 		limit: 0.300, unit: "seconds"},
 }
