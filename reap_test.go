@@ -95,6 +95,8 @@ func TestReaperSeesBehindAChildThatIsStillAwaited(t *testing.T) {
 		return slices.ContainsFunc(zombies(os.DirFS("/proc"), os.Getpid()), func(z zombie) bool { return z.pid == pid })
 	}
 	eventually(t, "the end of the child", func() bool { return isZombie(own.Process.Pid) })
+	// Others' children die meanwhile, and are gone a moment later.
+	eventually(t, "the name of a dead child", func() bool { return isZombie(firstZombie()) })
 	out, err := exec.Command("/bin/sh", "-c", "sleep 0.01 >/dev/null & echo $!").Output()
 	if err != nil {
 		t.Fatal(err)

@@ -70,11 +70,11 @@ func (b *bench) serverImages(s *subject, busybox map[string]string) error {
 		if files, err = flaskFiles(s.command[1]); err != nil {
 			return err
 		}
-		own.image, own.command = tagOf(s.name), []string{s.command[0], "/app.py"}
+		own.image, own.command = imported+s.name, []string{s.command[0], "/app.py"}
 	default:
 		name := "/" + filepath.Base(s.command[0])
 		files[name] = s.command[0]
-		own.image, own.command = tagOf(s.name), append([]string{name}, s.command[1:]...)
+		own.image, own.command = imported+s.name, append([]string{name}, s.command[1:]...)
 	}
 	if s.name != "go-httpbin" {
 		b.contained = append(b.contained, &own)
@@ -148,7 +148,7 @@ func (b *bench) join(s *subject) error {
 	}
 	b.servers = append(b.servers, s)
 	b.sweepers = append(b.sweepers, s)
-	// All that follows would fail for the same reason, an hour later.
+	// All that follows would fail for the same reason, minutes later.
 	in, err := b.start(s)
 	if err != nil {
 		return fmt.Errorf("WITH: %w", err)

@@ -22,11 +22,6 @@ type image struct{ name, tag string }
 // imported are the images that this run has made; they go when it ends.
 const imported = "imagelab-bench:"
 
-// tagOf is the image of a subject that has none of its own.
-func tagOf(name string) string {
-	return imported + strings.NewReplacer(" ", "", "+", "-").Replace(name)
-}
-
 // importImage makes an image of the files, which map a path in the image to one
 // here, and of nothing else. Changes are instructions as in a Dockerfile.
 func importImage(tag string, files map[string]string, changes ...string) error {
