@@ -244,15 +244,9 @@ func (b *bench) pid1Round() error {
 		b.add("init-exec-to-200", s.name, median(took[s.name]))
 	}
 	for _, s := range b.pid1s {
-		in, err := b.start(s)
-		if err != nil {
+		if err := b.running(s, b.pid1); err != nil {
 			return err
 		}
-		if err := b.pid1(in); err != nil {
-			in.kill()
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
-		in.kill()
 	}
 	return nil
 }
@@ -331,21 +325,20 @@ func cpuTime(pid int) (float64, error) {
 // slowRound gives each server 2,000 slow clients and little memory.
 func (b *bench) slowRound() error {
 	for _, s := range b.contained {
-		in, err := b.start(s, "-m", "32m", "--memory-swap", "32m", "--tmpfs", "/tmp:size=16m")
-		if err != nil {
-			return err
-		}
-		if s.name == "imagelab" {
-			err = fillStore("http://127.0.0.1:" + in.port + "/store")
-		}
-		if err == nil {
-			b.add("slow-lost", s.name, beside(2000, in, b.seconds))
-		}
-		in.kill()
-		if err != nil {
+		if err := b.running(s, b.slow, "-m", "32m", "--memory-swap", "32m", "--tmpfs", "/tmp:size=16m"); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+func (b *bench) slow(in *instance) error {
+	if in.name == "imagelab" {
+		if err := fillStore("http://127.0.0.1:" + in.port + "/store"); err != nil {
+			return err
+		}
+	}
+	b.add("slow-lost", in.name, beside(2000, in, b.seconds))
 	return nil
 }
 

@@ -83,15 +83,9 @@ func (b *bench) startRound() error {
 // quietRound measures each server without load and with little.
 func (b *bench) quietRound() error {
 	for _, s := range b.servers {
-		in, err := b.start(s)
-		if err != nil {
+		if err := b.running(s, b.quiet); err != nil {
 			return err
 		}
-		if err := b.quiet(in); err != nil {
-			in.kill()
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
-		in.kill()
 	}
 	return nil
 }
@@ -194,15 +188,9 @@ func (b *bench) allocRound() error {
 		if s.metrics == "" {
 			continue
 		}
-		in, err := b.start(s)
-		if err != nil {
+		if err := b.running(s, b.allocs); err != nil {
 			return err
 		}
-		if err := b.allocs(in); err != nil {
-			in.kill()
-			return err
-		}
-		in.kill()
 	}
 	return nil
 }

@@ -99,6 +99,19 @@ func (b *bench) start(s *subject, dockerOptions ...string) (*instance, error) {
 	return in, nil
 }
 
+// running measures the subject while it runs.
+func (b *bench) running(s *subject, measure func(*instance) error, dockerOptions ...string) error {
+	in, err := b.start(s, dockerOptions...)
+	if err != nil {
+		return err
+	}
+	defer in.kill()
+	if err := measure(in); err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	return nil
+}
+
 // pinned calls start on a thread that is bound to one processor, which a process
 // inherits. taskset would be a part of what it starts, and of the time that takes.
 func pinned(cpu string, start func() error) error {
