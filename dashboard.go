@@ -23,14 +23,9 @@ var dashboardFiles embed.FS
 const dashboardPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
-// addDashboardRoutes adds the page and what it shows under prefix, as addOpsRoutes
-// does. The page itself holds no data, and asks for the token where one is needed.
-func addDashboardRoutes(s *server, prefix string, cfg Config, e *events) {
-	guarded := func(path string, h http.HandlerFunc) { s.handle(prefix+path, requireToken(cfg.OpsToken, get(h))) }
-	guarded("/events", e.serveEvents(s))
-	guarded("/snapshot", e.serveSnapshot)
-	guarded("/peers", e.servePeers)
-
+// dashboard is the page's handlers by path. The page holds no data.
+func dashboard() map[string]http.HandlerFunc {
+	byPath := map[string]http.HandlerFunc{}
 	files, err := fs.Glob(dashboardFiles, "web/dist/*.gz")
 	if err != nil {
 		panic(err) // the pattern is wrong
@@ -42,11 +37,12 @@ func addDashboardRoutes(s *server, prefix string, cfg Config, e *events) {
 		}
 		name := strings.TrimSuffix(path.Base(file), ".gz")
 		if name == "index.html" {
-			s.handle(prefix+"/{$}", get(serveFile(name, content, "no-cache")))
+			byPath["/{$}"] = serveFile(name, content, "no-cache")
 		} else {
-			s.handle(prefix+"/"+name, get(serveFile(name, content, "public, max-age=31536000, immutable")))
+			byPath["/"+name] = serveFile(name, content, "public, max-age=31536000, immutable")
 		}
 	}
+	return byPath
 }
 
 // fileTypes are the media types of the dashboard's files.

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"imagelab/drain"
 	"imagelab/internal/audit"
 	"imagelab/internal/compare"
 )
@@ -29,6 +30,7 @@ type events struct {
 	peers    []peer
 	interval time.Duration
 	viewers  atomic.Int64
+	rejected prometheus.Counter // viewers
 	watches  []*watch
 
 	mu    sync.Mutex // held while a frame is made: who waits for one gets it
@@ -46,8 +48,11 @@ const (
 	viewerBuffer = 32 << 10
 )
 
-func newEvents(reg prometheus.Gatherer, h *health, cfg Config, peers []peer) *events {
-	e := &events{reg: reg, health: h, variant: cfg.Variant, token: cfg.OpsToken, peers: peers, interval: time.Second}
+func newEvents(reg prometheus.Gatherer, h *health, m *metrics, variant, token string, peers []peer) *events {
+	e := &events{
+		reg: reg, health: h, variant: variant, token: token, peers: peers, interval: time.Second,
+		rejected: m.rejected.WithLabelValues("viewers"),
+	}
 	for _, p := range peers {
 		e.watches = append(e.watches, &watch{peer: p, wake: make(chan struct{}, 1)})
 	}
@@ -104,54 +109,54 @@ func (e *events) serveSnapshot(w http.ResponseWriter, _ *http.Request) {
 // serveEvents answers GET /events with server-sent events (html.spec.whatwg.org,
 // 9.2): one without a name each second, and one named end before the server
 // ends its streams.
-func (e *events) serveEvents(s *server) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if e.viewers.Add(1) > maxViewers {
-			e.viewers.Add(-1)
-			s.metrics.rejected.WithLabelValues("viewers").Inc()
-			w.Header().Set("Retry-After", "5")
-			writeError(w, http.StatusServiceUnavailable, "overloaded", fmt.Sprintf("at most %d viewers", maxViewers))
-			return
-		}
-		defer e.viewers.Add(-1)
-		h := w.Header()
-		h.Set("Content-Type", "text/event-stream")
-		h.Set("Cache-Control", "no-store")
-		h.Set("X-Content-Type-Options", "nosniff")
-		s.ln.limitBuffer(r.RemoteAddr, viewerBuffer)
-		if r.Method == http.MethodHead {
-			return
-		}
-		emit := func(last bool) bool {
-			name := ""
-			if last {
-				name = "event: end\n"
-			}
-			_, frame := e.refresh(last)
-			_, err := fmt.Fprintf(w, "%sdata: %s\n\n", name, frame)
-			return err == nil
-		}
-		if !emit(false) || http.NewResponseController(w).Flush() != nil {
-			return
-		}
-		// From then on at each full second, so that the process wakes once for all
-		// of them.
-		wait := time.NewTimer(time.Until(time.Now().Truncate(e.interval).Add(e.interval)))
-		defer wait.Stop()
-		select {
-		case <-wait.C:
-		case <-r.Context().Done():
-		case <-s.ending:
-		}
-		s.stream(w, r, e.interval, emit)
+func (e *events) serveEvents(w http.ResponseWriter, r *http.Request) {
+	if e.viewers.Add(1) > maxViewers {
+		e.viewers.Add(-1)
+		e.rejected.Inc()
+		w.Header().Set("Retry-After", "5")
+		writeError(w, http.StatusServiceUnavailable, "overloaded", fmt.Sprintf("at most %d viewers", maxViewers))
+		return
 	}
+	defer e.viewers.Add(-1)
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	_ = drain.SetWriteBuffer(r.Context(), viewerBuffer)
+	if r.Method == http.MethodHead {
+		return
+	}
+	emit := func(last bool) bool {
+		name := ""
+		if last {
+			name = "event: end\n"
+		}
+		_, frame := e.refresh(last)
+		_, err := fmt.Fprintf(w, "%sdata: %s\n\n", name, frame)
+		return err == nil
+	}
+	if !emit(false) || http.NewResponseController(w).Flush() != nil {
+		return
+	}
+	// From then on at each full second, so that the process wakes once for all
+	// of them.
+	wait := time.NewTimer(time.Until(time.Now().Truncate(e.interval).Add(e.interval)))
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+	case <-r.Context().Done():
+	case <-drain.Ending(r.Context()):
+	}
+	stream(w, r, e.interval, emit)
 }
 
 // servePeers answers GET /peers: each peer with its report and live facts, or why
 // there are none.
 func (e *events) servePeers(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := drain.UntilEnding(r.Context())
+	defer cancel()
 	views := []peerView{}
-	for _, s := range askPeers(r.Context(), e.peers, e.token, peerTimeout) {
+	for _, s := range askPeers(ctx, e.peers, e.token, peerTimeout) {
 		view := peerView{Name: s.Name, URL: s.URL, Report: s.Report, Live: s.Live}
 		if s.Err != nil {
 			view.Error = oneLine(s.Err.Error())
@@ -227,16 +232,6 @@ func (e *events) actor() (execute func() error, interrupt func(error)) {
 		return nil
 	}
 	return execute, func(error) { cancel() }
-}
-
-// limitBuffer bounds what the kernel holds for the client at addr and has not
-// been read by it.
-func (l *listener) limitBuffer(addr string, bytes int) {
-	for _, c := range l.snapshot() {
-		if c.RemoteAddr().String() == addr {
-			_ = c.SetWriteBuffer(bytes)
-		}
-	}
 }
 
 // collect sums up the registry's families in live. Requests are those of the app

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"imagelab/drain"
 	"imagelab/internal/compare"
 )
 
@@ -169,7 +170,9 @@ func (g *countingGatherer) Gather() ([]*dto.MetricFamily, error) {
 func TestOneComputationForAllViewers(t *testing.T) {
 	t.Parallel()
 	g := &countingGatherer{Gatherer: prometheus.NewRegistry()}
-	e := newEvents(g, newHealth(time.Now()), Config{}, nil)
+	h := newHealth(time.Now())
+	m := newMetrics(prometheus.NewRegistry(), h, "", new(atomic.Int64))
+	e := newEvents(g, h, m, "", "", nil)
 	e.interval = time.Hour
 	var all sync.WaitGroup
 	for range 50 {
@@ -179,7 +182,7 @@ func TestOneComputationForAllViewers(t *testing.T) {
 	if n := g.asked.Load(); n != 1 {
 		t.Errorf("50 viewers within one interval gathered %d times, want once", n)
 	}
-	if idle := newEvents(g, newHealth(time.Now()), Config{}, nil); idle.frame != nil || g.asked.Load() != 1 {
+	if idle := newEvents(g, h, m, "", "", nil); idle.frame != nil || g.asked.Load() != 1 {
 		t.Error("without a viewer something was computed")
 	}
 }
@@ -189,20 +192,24 @@ func serveEvents(t *testing.T, cfg Config) (e *events, addr string) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	h := newHealth(time.Now())
-	m := newMetrics(reg, h, "")
+	m := newMetrics(reg, h, "", new(atomic.Int64))
 	log := slog.New(slog.DiscardHandler)
-	ln, err := listen(t.Context(), "ops", "127.0.0.1:0", log, m)
+	ln, err := drain.Listen(t.Context(), "127.0.0.1:0", drain.Options{WriteTimeout: cfg.WriteTimeout})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln.writeTimeout = cfg.WriteTimeout
-	s := newServer("ops", ln, cfg, log, m)
-	e = newEvents(reg, h, cfg, nil)
+	s := newServer(ln, newServerOptions("ops", cfg, 0), log, m)
+	e = newEvents(reg, h, m, cfg.Variant, cfg.OpsToken, nil)
 	e.interval = time.Millisecond
-	addDashboardRoutes(s, "", cfg, e)
+	s.handle("/events", watching, get(e.serveEvents))
 	done := make(chan struct{})
-	go func() { defer close(done); _ = s.http.Serve(ln) }()
-	t.Cleanup(func() { s.http.Close(); <-done })
+	go func() { defer close(done); _ = s.drain.Serve() }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		s.drain.Shutdown(ctx)
+		<-done
+	})
 	return e, ln.Addr().String()
 }
 

@@ -9,67 +9,73 @@ import (
 	"time"
 )
 
-// The faults of IMAGELAB_FAULTS exist so that people can see what their balancer,
-// alerts and timeouts do with them.
+// The faults of IMAGELAB_FAULTS exist so that people can see what their balancer, alerts
+// and timeouts do with them.
 
 // maxFault bounds /delay and /stream.
 const maxFault = 10 * time.Minute
 
-func addFaultRoutes(s *server) {
-	s.handle("/delay/{duration}", get(unhurried(func(w http.ResponseWriter, r *http.Request) {
-		d, ok := faultDuration(w, r)
-		if !ok {
-			return
+// serveDelay answers GET /delay/{duration} after that time.
+func serveDelay(w http.ResponseWriter, r *http.Request) {
+	d, ok := faultDuration(w, r)
+	if !ok {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		writeJSON(w, http.StatusOK, fmt.Appendf(nil, `{"delayed":%q}`+"\n", d))
+	case <-r.Context().Done():
+	}
+}
+
+// serveStatus answers GET /status/{code} with that code.
+func serveStatus(w http.ResponseWriter, r *http.Request) {
+	code, err := strconv.Atoi(r.PathValue("code"))
+	if err != nil || code < 200 || code > 599 {
+		writeError(w, http.StatusBadRequest, "bad-status", "a status from 200 to 599")
+		return
+	}
+	writeJSON(w, code, fmt.Appendf(nil, `{"status":%d}`+"\n", code))
+}
+
+func servePanic(http.ResponseWriter, *http.Request) { panic("asked for by GET /panic") }
+
+// serveStream answers GET /stream/{duration} with a line a second.
+func serveStream(w http.ResponseWriter, r *http.Request) {
+	d, ok := faultDuration(w, r)
+	if !ok {
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	line, end := 0, time.Now().Add(d)
+	stream(w, r, time.Second, func(last bool) bool {
+		if last {
+			fmt.Fprintln(w, "draining")
+			return false
 		}
-		t := time.NewTimer(d)
-		defer t.Stop()
-		select {
-		case <-t.C:
-			writeJSON(w, http.StatusOK, fmt.Appendf(nil, `{"delayed":%q}`+"\n", d))
-		case <-r.Context().Done():
-		}
-	})))
-	s.handle("/status/{code}", get(func(w http.ResponseWriter, r *http.Request) {
-		code, err := strconv.Atoi(r.PathValue("code"))
-		if err != nil || code < 200 || code > 599 {
-			writeError(w, http.StatusBadRequest, "bad-status", "a status from 200 to 599")
-			return
-		}
-		writeJSON(w, code, fmt.Appendf(nil, `{"status":%d}`+"\n", code))
-	}))
-	s.handle("/panic", get(func(http.ResponseWriter, *http.Request) {
-		panic("asked for by GET /panic")
-	}))
-	s.handle("/stream/{duration}", get(func(w http.ResponseWriter, r *http.Request) {
-		d, ok := faultDuration(w, r)
-		if !ok {
-			return
-		}
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		line, end := 0, time.Now().Add(d)
-		s.stream(w, r, time.Second, func(last bool) bool {
-			if last {
-				fmt.Fprintln(w, "draining")
-				return false
-			}
-			fmt.Fprintln(w, line)
-			line++
-			return time.Now().Before(end)
-		})
-	}))
-	s.handle("/headers", get(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := json.MarshalIndent(r.Header, "", "  ")
-		writeJSON(w, http.StatusOK, append(body, '\n'))
-	}))
-	s.handle("/echo", post(s.limitBody(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/octet-stream")
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		// Otherwise the rest of the body is thrown away at the first write.
-		_ = http.NewResponseController(w).EnableFullDuplex()
-		if _, err := io.Copy(w, r.Body); err != nil {
-			panic(http.ErrAbortHandler) // half an echo must not look like a whole one
-		}
-	})))
+		fmt.Fprintln(w, line)
+		line++
+		return time.Now().Before(end)
+	})
+}
+
+// serveHeaders answers GET /headers with those of the request.
+func serveHeaders(w http.ResponseWriter, r *http.Request) {
+	body, _ := json.MarshalIndent(r.Header, "", "  ")
+	writeJSON(w, http.StatusOK, append(body, '\n'))
+}
+
+// serveEcho answers POST /echo with its body, as it comes.
+func serveEcho(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	// Otherwise the rest of the body is thrown away at the first write.
+	_ = http.NewResponseController(w).EnableFullDuplex()
+	if _, err := io.Copy(w, r.Body); err != nil {
+		panic(http.ErrAbortHandler) // half an echo must not look like a whole one
+	}
 }
 
 // faultDuration reads the {duration} of the path, or answers 400.

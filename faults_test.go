@@ -9,11 +9,14 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"imagelab/drain"
 )
 
 func TestFaultsAreOffByDefault(t *testing.T) {
@@ -171,7 +174,7 @@ func TestHandlerThatFailsHalfWayDoesNotLookDone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := startServer(t)
-			s.handle("/half", get(func(w http.ResponseWriter, _ *http.Request) {
+			s.handle("/half", always, get(func(w http.ResponseWriter, _ *http.Request) {
 				fmt.Fprintln(w, "half")
 				_ = http.NewResponseController(w).Flush()
 				panic(problem)
@@ -197,14 +200,17 @@ func startServer(t *testing.T) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := newMetrics(prometheus.NewRegistry(), newHealth(time.Now()), "")
-	ln, err := listen(context.Background(), "app", "127.0.0.1:0", log, m)
+	m := newMetrics(prometheus.NewRegistry(), newHealth(time.Now()), "", new(atomic.Int64))
+	ln, err := drain.Listen(t.Context(), "127.0.0.1:0", drain.Options{WriteTimeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln.writeTimeout = patience
-	s := newServer("app", ln, cfg, log, m)
-	go func() { _ = s.http.Serve(ln) }()
-	t.Cleanup(func() { _ = s.http.Close() })
+	s := newServer(ln, newServerOptions("app", cfg, 0), log, m)
+	go func() { _ = s.drain.Serve() }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		s.drain.Shutdown(ctx)
+	})
 	return s
 }

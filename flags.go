@@ -4,7 +4,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"runtime"
 	"slices"
@@ -204,13 +203,4 @@ configuration or usage; 128 + n stopped at once by a second signal n.
 --healthcheck: 0 healthy, 1 not. --audit: 0 no failed check, 1 a failed check, 2 usage.
 --compare: 0, 1 one of the URLs could not be asked, 2 usage.
 `)
-}
-
-// newLogger makes the logger that cfg asks for.
-func newLogger(cfg Config, w io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
-	if cfg.LogFormat == "text" {
-		return slog.New(slog.NewTextHandler(w, opts))
-	}
-	return slog.New(slog.NewJSONHandler(w, opts))
 }

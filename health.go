@@ -73,12 +73,12 @@ func (h *health) readiness() string {
 	return "disabled"
 }
 
-// serveHealth answers GET /health, the contract of the Flask service: 200 and
+// healthRoute answers GET /health, the contract of the Flask service: 200 and
 // the uptime in seconds, or 503 while draining. It counts itself, as what a
 // probe costs is a thing to know of a service that is probed every few seconds.
-func (h *health) serveHealth(m *metrics) http.HandlerFunc {
+func (h *health) healthRoute(m *metrics) http.Handler {
 	ok, closing := m.probes.WithLabelValues("ok"), m.probes.WithLabelValues("draining")
-	return func(w http.ResponseWriter, _ *http.Request) {
+	serve := func(w http.ResponseWriter, r *http.Request) {
 		began := time.Since(h.started)
 		code, status, count := http.StatusOK, "ok", ok
 		if h.current() == draining {
@@ -90,12 +90,24 @@ func (h *health) serveHealth(m *metrics) http.HandlerFunc {
 		body = append(body, `","uptime":`...)
 		body = strconv.AppendFloat(body, began.Seconds(), 'f', 2, 64)
 		body = append(body, '}', '\n')
-		writeJSON(w, code, body)
+		writeStatus(w, r, code, body)
 		count.Inc()
 		took := time.Since(h.started) - began
 		m.probeDuration.Observe(took.Seconds())
 		h.probed(began, took, code)
 	}
+	return methods(map[string]http.HandlerFunc{http.MethodGet: serve, http.MethodOptions: serve})
+}
+
+// writeStatus answers a health check. One by OPTIONS, as haproxy's plain httpchk sends,
+// has the status of GET and no body, as Flask's OPTIONS has none.
+func writeStatus(w http.ResponseWriter, r *http.Request, code int, body []byte) {
+	if r.Method == http.MethodOptions {
+		w.Header()["Content-Type"] = htmlType
+		w.WriteHeader(code)
+		return
+	}
+	writeJSON(w, code, body)
 }
 
 // probed notes one request to /health for the report.
@@ -131,12 +143,16 @@ func (h *health) serveLive(w http.ResponseWriter, _ *http.Request) {
 
 // serveReady answers GET /readyz: 200 when requests should come here, else 503
 // and why not.
-func (h *health) serveReady(w http.ResponseWriter, _ *http.Request) {
+func (h *health) serveReady(w http.ResponseWriter, r *http.Request) {
 	code, status := http.StatusOK, h.readiness()
 	if status != ready.String() {
 		code = http.StatusServiceUnavailable
 	}
-	writeJSON(w, code, []byte(`{"status":"`+status+`"}`+"\n"))
+	writeStatus(w, r, code, []byte(`{"status":"`+status+`"}`+"\n"))
+}
+
+func (h *health) readyRoute() http.Handler {
+	return methods(map[string]http.HandlerFunc{http.MethodGet: h.serveReady, http.MethodOptions: h.serveReady})
 }
 
 // serveClose answers POST /readyz/disable and /readyz/enable, which take the

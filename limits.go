@@ -91,14 +91,9 @@ const dockerGrace = 10 * time.Second
 // the server closes first may carry a request at that moment.
 const balancerIdle = 60 * time.Second
 
-// logStart says what listens where and what it will bear.
-func logStart(cfg Config, lim limits, app, ops *listener, log *slog.Logger) {
-	for _, ln := range []*listener{app, ops} {
-		if ln != nil {
-			log.Info("listening", "server", ln.name, "addr", ln.Addr().String(), "max_conns", ln.maxConns)
-		}
-	}
-	budget := cfg.DrainDelay + cfg.ShutdownTimeout + opsDrain().timeout
+// logStart says what the process will bear.
+func logStart(cfg Config, lim limits, log *slog.Logger) {
+	budget := cfg.DrainDelay + cfg.ShutdownTimeout + opsDrain.timeout
 	log.Info("started", "version", version, "variant", cfg.Variant, "pid", os.Getpid(),
 		"max_in_flight", lim.inFlight, "memory_limit_bytes", lim.memory, "gomemlimit_bytes", debug.SetMemoryLimit(-1), "stop_budget_seconds", budget.Seconds())
 	if budget > dockerGrace {

@@ -5,14 +5,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
+	"sync/atomic"
 	"time"
 
 	actors "github.com/oklog/run"
@@ -63,61 +61,59 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return exitOK
 	}
 
+	stop := newStopper(ctx)
 	cfg, vars, err := loadConfig(environ)
 	if err != nil {
 		fmt.Fprintf(stderr, "imagelab: bad configuration:\n  %s\n", strings.ReplaceAll(err.Error(), "\n", "\n  "))
 		return exitUsage
 	}
-	return serve(ctx, cfg, vars, environ, newLogger(cfg, stderr))
+	lines := newLogQueue(stderr, func(dropped int64) {
+		newLogger(stderr, cfg.LogLevel, cfg.LogFormat).Warn("log lines were dropped, as nobody read them", "lines", dropped)
+	})
+	defer lines.Close()
+	return serve(stop, cfg, vars, environ, newLogger(lines, cfg.LogLevel, cfg.LogFormat), &lines.dropped)
 }
 
-// serve runs the two listeners until a signal.
-func serve(ctx context.Context, cfg Config, vars []variable, environ []string, log *slog.Logger) int {
-	// First of all, as PID 1 does not get the signals that it has not asked for.
-	// Two, as the first begins the drain and the second ends it.
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	defer signal.Stop(signals)
-	stop := &stopper{signals: signals}
-
+// serve runs the two listeners until the stop.
+func serve(stop *stopper, cfg Config, vars []variable, environ []string, log *slog.Logger, dropped *atomic.Int64) int {
 	h := newHealth(time.Now())
 	reg := prometheus.NewRegistry()
-	m := newMetrics(reg, h, cfg.Variant)
+	m := newMetrics(reg, h, cfg.Variant, dropped)
 	lim := applyLimits(cfg, log)
-	appLn, opsLn, err := bindAll(ctx, cfg, lim, log, m)
+	appLn, opsLn, err := bindAll(stop.outside, cfg, lim.conns, log, m)
 	if err != nil {
 		log.Error("cannot start", "err", err)
 		return exitFailed
 	}
-	blobs := openStore(cfg, reg, m, log)
+	blobs := openStore(cfg, lim.uploads, reg, m, log)
 	system := newSystem(environ, cfg.Variant, cfg.ImageBudget)
 	auditor := newAuditor(system, h.app, reg, log)
 	peers, _ := splitPeers(cfg.Peers) // loadConfig has refused what is none
-	live := newEvents(reg, h, cfg, peers)
+	live := newEvents(reg, h, m, cfg.Variant, cfg.OpsToken, peers)
 
-	app := newServer("app", appLn, cfg, log, m)
-	app.maxInFlight = lim.inFlight
-	addAppRoutes(app, cfg, h)
-	addStoreRoutes(app, blobs, lim)
-	if cfg.Faults {
-		addFaultRoutes(app)
+	app := newServer(appLn, newServerOptions("app", cfg, lim.inFlight), log, m)
+	addAppRoutes(app, cfg, h, blobs)
+	servers := []*server{app}
+	watchers := opsRoutes{
+		token: cfg.OpsToken, pprof: cfg.Pprof, variables: vars,
+		health: h, auditor: auditor, metrics: newMetricsHandler(reg, log), events: live,
+	}
+	if opsLn == nil {
+		watchers.add(app, "/-")
+	} else {
+		ops := newServer(opsLn, newServerOptions("ops", cfg, 0), log, m)
+		watchers.add(ops, "")
+		servers = append(servers, ops)
 	}
 
-	// Actors are interrupted in the order in which they are added, each after
-	// the one before it is done: the ops listener is last, so that the drain can
+	// Actors are interrupted in the order in which they are added, each after the one
+	// before it is done: the ops listener comes after the app's, so that the drain can
 	// be scraped.
 	var group actors.Group
-	group.Add(m.track("signals")(signalActor(ctx, h, stop, cfg, log)))
-	group.Add(m.track("app")(app.actor(stop, appDrain(cfg))))
-	metricsHandler := newMetricsHandler(reg, log)
-	if opsLn == nil {
-		addOpsRoutes(app, "/-", cfg, vars, h, auditor, metricsHandler)
-		addDashboardRoutes(app, "/-", cfg, live)
-	} else {
-		ops := newServer("ops", opsLn, cfg, log, m)
-		addOpsRoutes(ops, "", cfg, vars, h, auditor, metricsHandler)
-		addDashboardRoutes(ops, "", cfg, live)
-		group.Add(m.track("ops")(ops.actor(stop, opsDrain())))
+	group.Add(m.track("signals")(stop.actor(h, servers, cfg, log)))
+	group.Add(m.track("app")(stop.serverActor(app, drainTimes{cfg.DrainDelay, cfg.ShutdownTimeout})))
+	for _, ops := range servers[1:] {
+		group.Add(m.track("ops")(stop.serverActor(ops, opsDrain)))
 	}
 	group.Add(m.track("audit")(auditor.actor()))
 	if len(peers) > 0 {
@@ -128,55 +124,9 @@ func serve(ctx context.Context, cfg Config, vars []variable, environ []string, l
 	} else {
 		log.Info("not PID 1, so orphans are left to whoever is", "pid", os.Getpid())
 	}
+	group.Add(m.track("signal-reader")(stop.reader()))
 
-	logStart(cfg, lim, appLn, opsLn, log)
+	logStart(cfg, lim, log)
 	h.set(ready)
-	err = group.Run()
-	return exitCode(err, stop, log)
-}
-
-// errStopped is how the group ends when it was asked to.
-var errStopped = errors.New("stopped")
-
-// signalActor waits for a signal, or the end of ctx, and declares the drain
-// before anything else of it happens.
-func signalActor(ctx context.Context, h *health, stop *stopper, cfg Config, log *slog.Logger) (execute func() error, interrupt func(error)) {
-	ctx, cancel := context.WithCancel(ctx)
-	execute = func() error {
-		name := "none"
-		select {
-		case sig := <-stop.signals:
-			name = sig.String()
-		case <-ctx.Done():
-		}
-		h.set(draining)
-		log.Info("draining", "signal", name, "delay_seconds", cfg.DrainDelay.Seconds(), "timeout_seconds", cfg.ShutdownTimeout.Seconds())
-		return errStopped
-	}
-	return execute, func(error) {
-		h.set(draining) // also when another actor failed first
-		cancel()
-	}
-}
-
-// exitCode says how the process ended, in the log and as its code.
-func exitCode(err error, stop *stopper, log *slog.Logger) int {
-	cut := stop.cut.Load()
-	if second := stop.second.Load(); second != nil {
-		log.Error("stopped at once by a second signal, requests in flight were cut", "signal", (*second).String(), "cut", cut)
-		if number, ok := (*second).(syscall.Signal); ok {
-			return 128 + int(number)
-		}
-		return exitFailed
-	}
-	switch {
-	case !errors.Is(err, errStopped):
-		log.Error("stopped by a failure", "err", err)
-		return exitFailed
-	case cut > 0:
-		log.Error("stopped, requests in flight were cut at the deadline", "cut", cut)
-		return exitFailed
-	}
-	log.Info("stopped, no request was lost")
-	return exitOK
+	return stop.exitCode(group.Run(), log)
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"imagelab/drain"
 )
 
 // metrics is everything that the process measures of itself. Label sets are
@@ -35,7 +37,8 @@ type metrics struct {
 }
 
 // newMetrics registers the process's metrics with reg.
-func newMetrics(reg prometheus.Registerer, h *health, variant string) *metrics {
+// dropped counts the log lines that nobody read.
+func newMetrics(reg prometheus.Registerer, h *health, variant string, dropped *atomic.Int64) *metrics {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "imagelab_http_requests_total",
@@ -113,6 +116,10 @@ func newMetrics(reg prometheus.Registerer, h *health, variant string) *metrics {
 		m.requests, m.duration, m.inFlight, m.conns, m.connsClosed, m.acceptErrors, m.rejected, m.panics,
 		m.probes, m.probeDuration, m.actorUp, m.drainDuration, m.cut, m.reaped, m.storeRejected,
 	)
+	reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "imagelab_log_lines_dropped_total",
+		Help: "Log lines dropped because nobody read the log.",
+	}, func() float64 { return float64(dropped.Load()) }))
 	for _, s := range []string{"starting", "ready", "disabled", "draining"} {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name:        "imagelab_state",
@@ -149,6 +156,36 @@ func (m *metrics) track(name string) func(execute func() error, interrupt func(e
 			defer up.Set(0)
 			return execute()
 		}, interrupt
+	}
+}
+
+// connections makes the hook for a listener's connections.
+func (m *metrics) connections(server string, log *slog.Logger) func(drain.Event) {
+	log = log.With("server", server)
+	open, failures := m.conns.WithLabelValues(server), m.acceptErrors.WithLabelValues(server)
+	closed := func(reason string) { m.connsClosed.WithLabelValues(server, reason).Inc() }
+	var failing atomic.Bool
+	return func(e drain.Event) {
+		switch e.Kind {
+		case drain.Opened:
+			open.Inc()
+		case drain.Closed:
+			open.Dec()
+		case drain.Evicted:
+			closed("evicted")
+		case drain.EvictedForFDs:
+			closed("descriptors")
+		case drain.Refused:
+			closed("refused")
+		case drain.AcceptFailed:
+			failures.Inc()
+			if !failing.Swap(true) {
+				log.Error("cannot accept connections, trying again until it works", "err", reason(e.Err))
+			}
+		case drain.AcceptResumed:
+			failing.Store(false)
+			log.Info("accepting connections again")
+		}
 	}
 }
 

@@ -8,19 +8,18 @@ import (
 	"runtime/trace"
 	"strconv"
 	"time"
+
+	"imagelab/drain"
 )
 
 // The handlers of IMAGELAB_PPROF, for go tool pprof and go tool trace. They are
 // those of net/http/pprof that these tools need; the package itself would add
 // 0.3 MB for differences of profiles and symbols, which the tools find alone.
 
-// addProfileRoutes adds them with guarded, which knows their prefix and token.
-func addProfileRoutes(s *server, guarded func(path string, h http.Handler)) {
-	guarded("/debug/pprof/{$}", get(serveProfileList))
-	guarded("/debug/pprof/{name}", get(serveProfile))
-	guarded("/debug/pprof/profile", get(s.serveTimed("30", pprof.StartCPUProfile, pprof.StopCPUProfile)))
-	guarded("/debug/pprof/trace", get(s.serveTimed("1", trace.Start, trace.Stop)))
-}
+var (
+	serveCPUProfile = serveTimed("30", pprof.StartCPUProfile, pprof.StopCPUProfile)
+	serveTrace      = serveTimed("1", trace.Start, trace.Stop)
+)
 
 // serveProfileList answers with the names of what can be asked for.
 func serveProfileList(w http.ResponseWriter, _ *http.Request) {
@@ -49,8 +48,8 @@ func serveProfile(w http.ResponseWriter, r *http.Request) {
 
 // serveTimed answers with what start writes in ?seconds=, normally so many, until
 // stop; a drain shortens it. There is one such recording in a process at a time.
-func (s *server) serveTimed(normal string, start func(io.Writer) error, stop func()) http.HandlerFunc {
-	return unhurried(func(w http.ResponseWriter, r *http.Request) {
+func serveTimed(normal string, start func(io.Writer) error, stop func()) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		seconds, err := strconv.Atoi(orDefault(r.URL.Query().Get("seconds"), normal))
 		if err != nil || seconds < 1 || seconds > 600 {
 			writeError(w, http.StatusBadRequest, "bad-seconds", "a number from 1 to 600")
@@ -64,8 +63,8 @@ func (s *server) serveTimed(normal string, start func(io.Writer) error, stop fun
 		defer stop()
 		select {
 		case <-time.After(time.Duration(seconds) * time.Second):
-		case <-s.ending:
+		case <-drain.Ending(r.Context()):
 		case <-r.Context().Done():
 		}
-	})
+	}
 }

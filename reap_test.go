@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -48,7 +49,7 @@ func TestReaperTakesOrphansAndLeavesOwnChildren(t *testing.T) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		t.Fatal(err)
 	}
-	m := newMetrics(prometheus.NewRegistry(), newHealth(time.Now()), "")
+	m := newMetrics(prometheus.NewRegistry(), newHealth(time.Now()), "", new(atomic.Int64))
 	execute, interrupt := reaperActor(os.DirFS("/proc"), m, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- execute() }()
@@ -105,7 +106,7 @@ func TestReaperSeesBehindAChildThatIsStillAwaited(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := newMetrics(prometheus.NewRegistry(), newHealth(time.Now()), "")
+	m := newMetrics(prometheus.NewRegistry(), newHealth(time.Now()), "", new(atomic.Int64))
 	eventually(t, "the end of the orphan", func() bool {
 		reap(os.DirFS("/proc"), os.Getpid(), m, slog.New(slog.DiscardHandler))
 		return unix.Kill(orphan, 0) == unix.ESRCH

@@ -35,6 +35,9 @@ type store struct {
 	log      *slog.Logger
 	nextTemp atomic.Uint64
 
+	maxUploads int64
+	uploads    atomic.Int64 // under way
+
 	mu    sync.Mutex
 	used  int64            // bytes of blobs, and reserved by uploads under way
 	blobs map[string]int64 // size by hex digest
@@ -58,13 +61,15 @@ var (
 // openStore opens the store under cfg.DataDir and sweeps it. Without a writable
 // directory there is no store, and everything else works: the process needs to
 // write nothing.
-func openStore(cfg Config, reg prometheus.Registerer, m *metrics, log *slog.Logger) *store {
+func openStore(cfg Config, maxUploads int64, reg prometheus.Registerer, m *metrics, log *slog.Logger) *store {
 	st := &store{
 		maxBlob:  int64(cfg.StoreMaxBlob),
 		capacity: int64(cfg.StoreCapacity),
 		metrics:  m,
 		log:      log,
 		blobs:    make(map[string]int64),
+
+		maxUploads: maxUploads,
 	}
 	if err := st.open(cfg.DataDir); err != nil {
 		log.Warn("no store, POST /store answers 507: mount a tmpfs there, such as --tmpfs /tmp:size=16m,mode=1777,noexec,nosuid,nodev, or set IMAGELAB_DATA_DIR",
@@ -296,28 +301,16 @@ func (st *store) remove(digest string) error {
 	return nil
 }
 
-// addStoreRoutes adds /store to the app listener.
-func addStoreRoutes(s *server, st *store, lim limits) {
-	var uploads atomic.Int64
-	s.handle("/store", post(func(w http.ResponseWriter, r *http.Request) {
-		defer uploads.Add(-1)
-		if uploads.Add(1) > lim.uploads {
-			// Slow uploads may not hold every place.
-			s.metrics.rejected.WithLabelValues("uploads").Inc()
-			w.Header().Set("Retry-After", "1")
-			writeError(w, http.StatusServiceUnavailable, "overloaded", "a new try in a second")
-			return
-		}
-		st.servePut(w, r)
-	}))
-	s.handle("/store/{sha256}", methods(map[string]http.HandlerFunc{
-		http.MethodGet:    st.serveGet,
-		http.MethodDelete: st.serveDelete,
-	}))
-}
-
+// servePut answers POST /store. Slow uploads may not hold every place.
 func (st *store) servePut(w http.ResponseWriter, r *http.Request) {
-	body := http.MaxBytesReader(w.(*recorder).ResponseWriter, r.Body, st.maxBlob)
+	defer st.uploads.Add(-1)
+	if st.uploads.Add(1) > st.maxUploads {
+		st.metrics.rejected.WithLabelValues("uploads").Inc()
+		w.Header().Set("Retry-After", "1")
+		writeError(w, http.StatusServiceUnavailable, "overloaded", "a new try in a second")
+		return
+	}
+	body := maxBytesReader(w, r.Body, st.maxBlob)
 	digest, size, created, err := st.put(body, r.ContentLength)
 	if err != nil {
 		if !errors.Is(err, os.ErrDeadlineExceeded) {

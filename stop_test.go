@@ -2,21 +2,15 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 var soak = flag.Bool("soak", false, "a million requests and fifty stops instead of a few")
@@ -283,142 +277,6 @@ func TestDeadlineAndSecondSignalCut(t *testing.T) {
 			}
 			if tc.code == 1 && in.log.find("connections were cut at the end of the drain", "phase", "active") == nil {
 				t.Errorf("the log does not say what was cut:\n%s", in.log)
-			}
-		})
-	}
-}
-
-func TestDrainCountsHijackedConnections(t *testing.T) {
-	t.Parallel()
-	log := slog.New(slog.DiscardHandler)
-	cfg, _, err := loadConfig(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	reg := prometheus.NewRegistry()
-	m := newMetrics(reg, newHealth(time.Now()), "")
-	ln, err := listen(context.Background(), "app", "127.0.0.1:0", log, m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln.writeTimeout = patience
-	s := newServer("app", ln, cfg, log, m)
-	taken := make(chan net.Conn, 1)
-	s.handle("/take", get(func(w http.ResponseWriter, _ *http.Request) {
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		taken <- conn
-	}))
-	stop := &stopper{signals: make(chan os.Signal)}
-	execute, interrupt := s.actor(stop, drainTimes{quiet: time.Millisecond, timeout: patience})
-	done := make(chan error, 1)
-	go func() { done <- execute() }()
-	conn, r := dial(t, ln.Addr().String())
-	if _, err := fmt.Fprint(conn, "GET /take HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	hijacked := <-taken
-	drained := make(chan struct{})
-	go func() { interrupt(nil); close(drained) }()
-	if err := <-done; err != nil {
-		t.Errorf("execute = %v, want nil", err)
-	}
-	select {
-	case <-drained:
-		t.Error("the drain did not wait for a hijacked connection")
-	default:
-	}
-	if _, err := io.WriteString(hijacked, "bye\n"); err != nil {
-		t.Error(err)
-	}
-	hijacked.Close()
-	if line, err := r.ReadString('\n'); line != "bye\n" {
-		t.Errorf("the client got %q, %v", line, err)
-	}
-	select {
-	case <-drained:
-	case <-time.After(patience):
-		t.Error("the drain did not end with the hijacked connection")
-	}
-	if stop.cut.Load() != 0 {
-		t.Errorf("cut = %d, want 0", stop.cut.Load())
-	}
-}
-
-func TestStoppedListenerEmptiesItsQueue(t *testing.T) {
-	t.Parallel()
-	log := slog.New(slog.DiscardHandler)
-	ln, err := listen(context.Background(), "app", "127.0.0.1:0", log, newMetrics(prometheus.NewRegistry(), newHealth(time.Now()), ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, _ := dial(t, ln.Addr().String())
-	defer conn.Close()
-	if got := ln.queued(); got != 1 {
-		t.Errorf("queued() = %d, want 1", got)
-	}
-	if err := ln.stop(time.Millisecond); err != nil {
-		t.Errorf("stop() = %v, want nil", err)
-	}
-	if _, err := ln.Accept(); err != nil {
-		t.Errorf("Accept() of a queued connection = %v", err)
-	}
-	if _, err := ln.Accept(); err != errDrained {
-		t.Errorf("Accept() of an empty queue = %v, want %v", err, errDrained)
-	}
-}
-
-func TestConnectionLeavesOnlyWithoutARequest(t *testing.T) {
-	t.Parallel()
-	for name, test := range map[string]struct {
-		why        string
-		read, sent string // what the server has read before, and what waits then
-		leaves     bool
-	}{
-		"nothing sent":                            {why: drained, leaves: true},
-		"a request that nobody has read":          {why: drained, sent: "GET"},
-		"half a header, drained":                  {why: drained, read: "GE"},
-		"half a header, evicted":                  {why: evicted, read: "GE", leaves: true},
-		"nothing sent, evicted":                   {why: evicted, leaves: true},
-		"half a header, and more of it, evicted":  {why: evicted, read: "GE", sent: "T /"},
-		"a request that nobody has read, evicted": {why: evicted, sent: "GET"},
-		"half a header, without descriptors":      {why: descriptors, read: "GE", leaves: true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			log := slog.New(slog.DiscardHandler)
-			ln, err := listen(context.Background(), "app", "127.0.0.1:0", log, newMetrics(prometheus.NewRegistry(), newHealth(time.Now()), ""))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer ln.Close()
-			peer, _ := dial(t, ln.Addr().String())
-			accepted, err := ln.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer accepted.Close()
-			c := accepted.(*conn)
-			got := make([]byte, 8)
-			if test.read != "" {
-				fmt.Fprint(peer, test.read)
-				if _, err := c.Read(got); err != nil {
-					t.Fatal(err)
-				}
-			}
-			fmt.Fprint(peer, test.sent)
-			eventually(t, "input", func() bool { return c.hasInput() == (test.sent != "") })
-			c.leave(test.why)
-			if !test.leaves && test.sent == "" {
-				test.sent = "T /" // it waits for more
-				fmt.Fprint(peer, test.sent)
-			}
-			n, err := c.Read(got)
-			if string(got[:n]) != test.sent || (err != nil) != test.leaves {
-				t.Errorf("after leave, Read = %q, %v, want %q", got[:n], err, test.sent)
 			}
 		})
 	}

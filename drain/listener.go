@@ -1,0 +1,314 @@
+package drain
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Options are what a listener is made with. The zero value has no bounds and reports
+// to nobody.
+type Options struct {
+	// MaxConns is how many connections may be open at once; 0 is any number. At the
+	// cap the connection that has waited longest makes room for a new one. When each
+	// has a request being served, the new one is answered 503 and closed.
+	MaxConns int
+	// WriteTimeout is how long a client may take to accept 64 KiB of a response; 0 is
+	// for ever. Use it in place of http.Server.WriteTimeout, which is for the whole.
+	WriteTimeout time.Duration
+	// Observe is told what happens to connections, by the goroutine to which it
+	// happens: it may be called many times at once, and must not block. It may be nil.
+	Observe func(Event)
+}
+
+// An Event is something that happened to a connection, or to the listener.
+type Event struct {
+	Kind Kind
+	Err  error // of AcceptFailed
+}
+
+// A Kind is what happened.
+type Kind int
+
+const (
+	Opened        Kind = iota // a connection was accepted
+	Closed                    // a connection has ended
+	Evicted                   // a waiting connection was closed to make room below the cap
+	EvictedForFDs             // a waiting connection was closed for its descriptor
+	Refused                   // a connection was answered 503, as all others were being served
+	AcceptFailed              // accept(2) failed, and will be tried again; Err says why
+	AcceptResumed             // accept(2) works again
+)
+
+// A Listener accepts connections, keeps their number below a cap, and can stop without
+// losing what the kernel has queued. It is for one Server.
+type Listener struct {
+	tcp          *net.TCPListener
+	maxConns     int
+	writeTimeout time.Duration
+	observe      func(Event)
+	epoch        time.Time
+	proc         fs.FS         // what the kernel says of this process
+	cookies      int           // that the kernel had sent when the listener was made
+	cookiesErr   error         // why that is not known
+	gone         chan struct{} // a connection that was asked to leave has gone, or stays
+
+	draining atomic.Bool   // connections linger when they are closed
+	shut     atomic.Bool   // new handshakes are kept out
+	emptied  atomic.Bool   // Accept ends
+	cut      chan struct{} // closed when nothing is waited for any more
+	late     atomic.Int64  // requests that came on a connection that was closed for being idle
+
+	ending     context.Context // ends when streams have to
+	endStreams context.CancelFunc
+
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+}
+
+// Listen binds addr, as net.Listen does for "tcp". Errors are those of net.Listen.
+func Listen(ctx context.Context, addr string, o Options) (*Listener, error) {
+	var lc net.ListenConfig
+	// Go listens for Multipath TCP by default, and such a socket refuses what keeps
+	// new handshakes out.
+	lc.SetMultipathTCP(false)
+	ln, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	if o.Observe == nil {
+		o.Observe = func(Event) {}
+	}
+	l := &Listener{
+		tcp:          ln.(*net.TCPListener),
+		maxConns:     o.MaxConns,
+		writeTimeout: o.WriteTimeout,
+		observe:      o.Observe,
+		epoch:        time.Now(),
+		proc:         os.DirFS("/proc/self"),
+		gone:         make(chan struct{}, 1),
+		cut:          make(chan struct{}),
+		conns:        make(map[*conn]struct{}),
+	}
+	if l.writeTimeout <= 0 {
+		l.writeTimeout = 1 << 62 // more than a process lives
+	}
+	l.ending, l.endStreams = context.WithCancel(context.Background())
+	l.cookies, l.cookiesErr = cookiesSent(l.proc)
+	return l, nil
+}
+
+// Addr is where it listens.
+func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }
+
+// Close closes the listener at once, and with it what the kernel has queued.
+// Server.Shutdown closes it without that.
+func (l *Listener) Close() error { return l.tcp.Close() }
+
+// errEmptied is what Accept returns when no connection can come any more.
+var errEmptied = errors.New("drain: listener emptied")
+
+// Accept waits for the next connection. What is temporary, above all a lack of
+// descriptors, is reported and tried again until it is over.
+func (l *Listener) Accept() (net.Conn, error) {
+	var pause time.Duration
+	for {
+		if l.emptied.Load() {
+			return nil, errEmptied
+		}
+		accepted, err := l.tcp.AcceptTCP()
+		switch {
+		case err == nil:
+			if pause > 0 {
+				l.observe(Event{Kind: AcceptResumed})
+			}
+			if c := l.admit(accepted); c != nil {
+				return c, nil
+			}
+			pause = 0
+		case errors.Is(err, os.ErrDeadlineExceeded): // empty's, who has something to say
+		case temporary(err):
+			l.observe(Event{AcceptFailed, err})
+			pause = min(max(2*pause, 5*time.Millisecond), 500*time.Millisecond)
+			if !l.evict(descriptors) {
+				time.Sleep(pause)
+			}
+		default:
+			return nil, err
+		}
+	}
+}
+
+// empty ends Accept. The kernel's queue has to be empty, and stay so.
+func (l *Listener) empty() {
+	l.emptied.Store(true)
+	_ = l.tcp.SetDeadline(time.Unix(1, 0)) // wakes the Accept that waits
+}
+
+// temporary lists what accept(2) says of one connection or of a lack of resources, not
+// of the listener.
+func temporary(err error) bool {
+	for _, errno := range []syscall.Errno{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.ECONNABORTED, syscall.EPERM, syscall.EPROTO,
+	} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// admit takes a new connection in. At the cap the one that has waited longest makes
+// room, so that clients that only sit there cannot keep others out; when every
+// connection is being served, the new one is refused.
+func (l *Listener) admit(accepted *net.TCPConn) *conn {
+	if !l.makeRoom() {
+		l.observe(Event{Kind: Refused})
+		_, _ = accepted.Write([]byte("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"))
+		accepted.Close()
+		return nil
+	}
+	c := &conn{TCPConn: accepted, ln: l}
+	_ = c.SetWriteDeadline(time.Now().Add(l.writeTimeout)) // for Write to find passed
+	c.enter(Silent)
+	l.mu.Lock()
+	l.conns[c] = struct{}{}
+	l.mu.Unlock()
+	l.observe(Event{Kind: Opened})
+	return c
+}
+
+const (
+	// settled is how long a connection must have waited before it may make room: what
+	// it is waiting for until then may be this process.
+	settled = 20 * time.Millisecond
+	// settledSilent is that for one that has sent nothing yet. Its client may be short
+	// of processor time, as a new one would be, so that closing it for the new one wins
+	// nothing.
+	settledSilent = 250 * time.Millisecond
+	// roomPatience is how long a new connection waits for room. Those behind it wait in
+	// the kernel's queue meanwhile.
+	roomPatience = 2 * time.Second
+)
+
+// makeRoom says whether there is room below the cap, and waits for it.
+func (l *Listener) makeRoom() bool {
+	for began := time.Now(); l.maxConns > 0 && l.count() >= l.maxConns && !l.shut.Load(); {
+		if l.evict(evicted) {
+			continue
+		}
+		if time.Since(began) > roomPatience {
+			return false
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return true
+}
+
+// evict asks a connection that waits to leave, gives it the time to answer, and says
+// whether there was one. One that has its last answer comes first, one with half a
+// header before an idle one, an idle one before one that has only come, and of these the
+// one that has waited longest: under many slow clients that leaves a new one the time to
+// speak.
+func (l *Listener) evict(why reason) bool {
+	order := map[Phase]int{Lingering: 0, Reading: 1, Idle: 2, Silent: 3}
+	var waiting []*conn
+	for _, c := range l.snapshot() {
+		if c.phaseIs(Lingering, Reading, Idle) && c.waited() >= settled || c.phaseIs(Silent) && c.waited() >= settledSilent {
+			waiting = append(waiting, c)
+		}
+	}
+	slices.SortFunc(waiting, func(a, b *conn) int {
+		return cmp.Or(cmp.Compare(order[a.current()], order[b.current()]), cmp.Compare(a.since.Load(), b.since.Load()))
+	})
+	for _, c := range waiting {
+		if c.phaseIs(Lingering) { // and nobody reads
+			l.left(why)
+			_ = c.end()
+			return true
+		}
+		// A request that nobody has read yet waits for this process, not for its client.
+		if unread(c.TCPConn) {
+			continue
+		}
+		select {
+		case <-l.gone: // an earlier one
+		default:
+		}
+		if !c.leave(why) {
+			continue
+		}
+		select {
+		case <-l.gone:
+		case <-time.After(settled):
+		}
+		return true
+	}
+	return false
+}
+
+// left reports that a connection leaves because it was asked to.
+func (l *Listener) left(why reason) {
+	switch why {
+	case evicted:
+		l.observe(Event{Kind: Evicted})
+	case descriptors:
+		l.observe(Event{Kind: EvictedForFDs})
+	}
+}
+
+// evictionDone tells evict that a connection has gone or stays.
+func (l *Listener) evictionDone() {
+	select {
+	case l.gone <- struct{}{}:
+	default:
+	}
+}
+
+func (l *Listener) forget(c *conn) {
+	l.mu.Lock()
+	_, known := l.conns[c]
+	delete(l.conns, c)
+	l.mu.Unlock()
+	if known {
+		l.observe(Event{Kind: Closed})
+		l.evictionDone()
+	}
+}
+
+// count is the number of open connections.
+func (l *Listener) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns)
+}
+
+// snapshot lists the open connections.
+func (l *Listener) snapshot() []*conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make([]*conn, 0, len(l.conns))
+	for c := range l.conns {
+		all = append(all, c)
+	}
+	return all
+}
+
+// isCut says whether what is left is to be closed without waiting.
+func (l *Listener) isCut() bool {
+	select {
+	case <-l.cut:
+		return true
+	default:
+		return false
+	}
+}

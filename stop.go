@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"imagelab/drain"
+)
+
+// stopper turns signals into the two steps of a stop: the first begins the drain, the
+// second ends it. It is the only reader of the process's signals.
+type stopper struct {
+	signals chan os.Signal
+	outside context.Context // its end is a SIGTERM
+
+	begun context.Context // ends at the first signal
+	begin context.CancelCauseFunc
+	hurry context.Context // ends at the second
+	cut   context.CancelCauseFunc
+
+	report drain.Report // of the app server; complete when the group has ended
+}
+
+// newStopper asks for the signals whose default is death, so that it has to come before
+// anything else: as PID 1 the process does not get those that it has not asked for.
+// SIGQUIT is what images made from nginx's send, SIGHUP comes when a terminal closes.
+func newStopper(ctx context.Context) *stopper {
+	st := &stopper{signals: make(chan os.Signal, 8), outside: ctx}
+	st.begun, st.begin = context.WithCancelCause(context.Background())
+	st.hurry, st.cut = context.WithCancelCause(context.Background())
+	signal.Notify(st.signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
+	// A reader of the log that has gone is no reason to end. Not signal.Ignore, which a
+	// child would inherit.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	return st
+}
+
+// signalError is the cause of a stop.
+type signalError struct{ os.Signal }
+
+func (e signalError) Error() string { return "signal " + e.String() }
+
+// reader is the actor that reads the signals, also while the others stop; so it has to
+// be the last of its group.
+func (st *stopper) reader() (execute func() error, interrupt func(error)) {
+	done := make(chan struct{})
+	execute = func() error {
+		outside := st.outside.Done()
+		for {
+			select {
+			case sig := <-st.signals:
+				st.take(sig)
+			case <-outside:
+				st.begin(nil)
+				outside = nil
+			case <-done:
+				return nil
+			}
+		}
+	}
+	return execute, func(error) { close(done) }
+}
+
+// take begins the stop, or hurries it. A second SIGHUP does not: a terminal that closes
+// sends one, and its shell another.
+func (st *stopper) take(sig os.Signal) {
+	switch {
+	case st.begun.Err() == nil:
+		st.begin(signalError{sig})
+	case sig != syscall.SIGHUP:
+		st.cut(signalError{sig})
+	}
+}
+
+// errStopped is how the group ends when it was asked to.
+var errStopped = errors.New("stopped")
+
+// actor waits for the stop to begin, and declares it before anything else of it happens.
+func (st *stopper) actor(h *health, servers []*server, cfg Config, log *slog.Logger) (execute func() error, interrupt func(error)) {
+	declare := sync.OnceFunc(func() {
+		h.set(draining)
+		for _, s := range servers {
+			s.drain.Draining()
+		}
+		name := "none"
+		var cause signalError
+		if errors.As(context.Cause(st.begun), &cause) {
+			name = cause.String()
+		}
+		log.Info("draining", "signal", name, "delay_seconds", cfg.DrainDelay.Seconds(), "timeout_seconds", cfg.ShutdownTimeout.Seconds())
+	})
+	execute = func() error {
+		<-st.begun.Done()
+		declare()
+		return errStopped
+	}
+	return execute, func(error) {
+		st.begin(nil) // also when another actor failed first
+		declare()
+	}
+}
+
+// drainTimes are the parts of a server's stop.
+type drainTimes struct {
+	delay   time.Duration // new connections are still served
+	timeout time.Duration // after the delay, what is left is cut
+}
+
+// opsDrain is for the ops listener, which stops last: a scrape takes milliseconds, and
+// by then Docker's patience is nearly over.
+var opsDrain = drainTimes{timeout: time.Second}
+
+// serverActor is the pair for run.Group: it serves until it is interrupted, and the
+// interruption is the drain.
+func (st *stopper) serverActor(s *server, times drainTimes) (execute func() error, interrupt func(error)) {
+	execute = func() error {
+		if err := s.drain.Serve(); err != nil {
+			return fmt.Errorf("serve %s on %s: %w", s.name, s.ln.Addr(), err)
+		}
+		return nil
+	}
+	return execute, func(error) {
+		select {
+		case <-time.After(times.delay):
+		case <-st.hurry.Done():
+		}
+		ctx, cancel := context.WithTimeout(st.hurry, times.timeout)
+		defer cancel()
+		report := s.drain.Shutdown(ctx)
+		s.tell(report)
+		if s.name == "app" {
+			st.report = report
+		}
+	}
+}
+
+// tell puts the report of a drain into metrics and log.
+func (s *server) tell(report drain.Report) {
+	for phase, n := range report.Cut {
+		s.metrics.cut.WithLabelValues(s.name, phase.String()).Add(float64(n))
+		s.log.Warn("connections were cut at the end of the drain", "phase", phase.String(), "connections", n)
+	}
+	s.metrics.drainDuration.WithLabelValues(s.name).Set(report.Took.Seconds())
+	s.log.Info("drained", "duration_seconds", report.Took.Seconds(), "cut", report.Requests, "late", report.Late)
+}
+
+// exitCode says how the process ended, in the log and as its code. Only the app's
+// requests decide.
+func (st *stopper) exitCode(err error, log *slog.Logger) int {
+	report := st.report
+	unchecked := ""
+	if report.Lossy != nil {
+		unchecked = report.Lossy.Error()
+	}
+	var second signalError
+	switch {
+	case errors.As(context.Cause(st.hurry), &second):
+		if report.Requests > 0 {
+			log.Error("stopped at once by a second signal, requests in flight were cut", "signal", second.String(), "cut", report.Requests)
+		} else {
+			log.Warn("stopped at once by a second signal, no request was in flight", "signal", second.String())
+		}
+		if number, ok := second.Signal.(syscall.Signal); ok {
+			return 128 + int(number)
+		}
+		return exitFailed
+	case !errors.Is(err, errStopped):
+		log.Error("stopped by a failure", "err", err)
+		return exitFailed
+	case report.Requests > 0:
+		log.Error("stopped, requests in flight were cut at the deadline", "cut", report.Requests)
+		return exitFailed
+	case !report.Lossless():
+		log.Warn("stopped, no request that was seen was cut", "late", report.Late, "not_checked", unchecked)
+	default:
+		log.Info("stopped, no request was lost")
+	}
+	return exitOK
+}
