@@ -22,7 +22,7 @@ import (
 	"imagelab/e2e/internal/wire"
 )
 
-// With -parallel 8 it takes a quarter of the time: mostly the stops wait.
+// The stops mostly wait, so -parallel 8 shortens a soak. It is more than go test's own limit allows: -timeout 2h.
 var soak = flag.Bool("soak", false, "fifty stops over each wire instead of one")
 
 // wireCase is a kind of wire, and of stop.
@@ -141,7 +141,7 @@ func stopOverWire(t *testing.T, tc wireCase, binary string) (sent int64, lost in
 	return sent, len(missing)
 }
 
-// buildImagelab builds the binary that is in the images.
+// buildImagelab builds the binary of this checkout.
 func buildImagelab(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "imagelab")
@@ -153,7 +153,7 @@ func buildImagelab(t *testing.T) string {
 	return path
 }
 
-// awaitOverLoopback waits until the server in the end says that it is ready. It does not ask by the wire, which is slow.
+// awaitOverLoopback waits until the server in the end says that it is ready. It asks from there: the wire is slow.
 func awaitOverLoopback(t *testing.T, e *wire.End) {
 	t.Helper()
 	c := client()

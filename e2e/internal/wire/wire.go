@@ -1,7 +1,7 @@
-// Package wire is a long wire on one machine: two network namespaces, with a TUN
-// device in each, and a loop that carries IP packets from one to the other, takes
-// its time for it, and loses some. It stands in for netem, which few kernels of
-// test machines have. It needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN).
+// Package wire is a long wire on one machine. It joins two network namespaces by
+// a TUN device in each and a loop that carries IP packets from one to the other,
+// late, and drops some. It stands in for netem, which many kernels lack. It needs
+// CAP_SYS_ADMIN and CAP_NET_ADMIN.
 package wire
 
 import (
