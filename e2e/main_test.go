@@ -1,7 +1,7 @@
 // Package e2e has the tests of both images against a real Docker engine. They
 // find the images as imagelab:scratch and imagelab:alpine, talk to the engine by
 // its command line, and leave nothing behind: what they make carries a label, and
-// TestMain looks for it at the end.
+// TestMain looks for it at the end. The stop over a wire needs no engine, but root.
 package e2e
 
 import (

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"sync"
@@ -16,17 +17,18 @@ import (
 	"time"
 )
 
-// patience bounds one request. It is above any time that a test waits for a
-// server to stop, so that an answer that never comes is seen as that.
-const patience = 30 * time.Second
+// Patience bounds one handshake, and one request. It is above any time that a
+// test waits for a server to stop, so that an answer that never comes is seen as
+// that.
+const Patience = 30 * time.Second
 
 // Load is a load under way. Half of its clients keep their connection, half make
 // a new one for each request; they send GETs, and POSTs with a length and in
 // chunks, one after the other.
 type Load struct {
-	addr     string
+	dial     func() (net.Conn, error)
 	sent     atomic.Int64
-	answered atomic.Int64
+	answered []atomic.Int64 // by each client
 	stopping atomic.Bool
 	finished atomic.Bool
 
@@ -37,7 +39,13 @@ type Load struct {
 
 // Start begins to load the server at addr, which has to be there.
 func Start(addr string, clients int) *Load {
-	l := &Load{addr: addr}
+	return StartWith(func() (net.Conn, error) { return net.DialTimeout("tcp", addr, Patience) }, clients)
+}
+
+// StartWith is Start with clients that get their connections from dial. Several
+// of them call it at once. It must not retry, and gives up after Patience.
+func StartWith(dial func() (net.Conn, error), clients int) *Load {
+	l := &Load{dial: dial, answered: make([]atomic.Int64, clients)}
 	for i := range clients {
 		l.clients.Go(func() { l.client(i) })
 	}
@@ -46,6 +54,15 @@ func Start(addr string, clients int) *Load {
 
 // Sent is the number of requests so far.
 func (l *Load) Sent() int64 { return l.sent.Load() }
+
+// Fewest is the least number of answers that any client has got so far.
+func (l *Load) Fewest() int64 {
+	fewest := int64(math.MaxInt64)
+	for i := range l.answered {
+		fewest = min(fewest, l.answered[i].Load())
+	}
+	return fewest
+}
 
 // ServerStops says that the server is about to be stopped: from here on a refused
 // connection is an answer, too, and the end of the client.
@@ -64,7 +81,10 @@ func (l *Load) Lost() []string {
 // Wait returns the numbers of requests and answers once the last client is done.
 func (l *Load) Wait() (sent, answered int64) {
 	l.clients.Wait()
-	return l.sent.Load(), l.answered.Load()
+	for i := range l.answered {
+		answered += l.answered[i].Load()
+	}
+	return l.sent.Load(), answered
 }
 
 func (l *Load) lose(format string, args ...any) {
@@ -92,7 +112,7 @@ func (l *Load) client(i int) {
 	for !l.finished.Load() {
 		if conn == nil {
 			var err error
-			if conn, err = net.DialTimeout("tcp", l.addr, patience); err != nil {
+			if conn, err = l.dial(); err != nil {
 				if !errors.Is(err, syscall.ECONNREFUSED) || !l.stopping.Load() {
 					l.lose("client %d: %v", i, err)
 				}
@@ -101,14 +121,14 @@ func (l *Load) client(i int) {
 			answers = bufio.NewReader(conn)
 		}
 		l.sent.Add(1)
-		_ = conn.SetDeadline(time.Now().Add(patience))
+		_ = conn.SetDeadline(time.Now().Add(Patience))
 		last, err := exchange(conn, answers, request)
 		if err != nil {
 			conn.Close()
 			l.lose("client %d, kept alive %t: %v", i, keep, err)
 			return
 		}
-		l.answered.Add(1)
+		l.answered[i].Add(1)
 		if last || !keep {
 			conn.Close()
 			conn = nil
