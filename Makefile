@@ -5,7 +5,7 @@ export VERSION COMMIT
 
 COMPOSE := scripts/compose.sh
 
-.PHONY: help up down logs run test soak bench build pgo images size size-record history clean
+.PHONY: help up down logs run test soak bench build images size size-record history clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' Makefile
@@ -33,9 +33,6 @@ bench: ## measure it beside its rivals, write docs/results.md; WITH="name=image:
 
 build: ## build the binary, ./imagelab
 	@scripts/build.sh imagelab
-
-pgo: build ## make default.pgo anew, the profile that builds are optimised by
-	@scripts/pgo.sh
 
 images: ## build both images
 	@scripts/base-images.sh
