@@ -5,11 +5,7 @@ export VERSION COMMIT
 
 COMPOSE := scripts/compose.sh
 
-# scripts/size.sh sets these on its command line, to build with the same flags.
-OUT := imagelab
-STRIP := -s -w
-
-.PHONY: help up down logs run test soak bench build pgo images size size-record history clean
+.PHONY: help up down logs run test soak bench build images size size-record history clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' Makefile
@@ -35,14 +31,8 @@ soak: ## a million requests and fifty stops, of which none may be lost; takes mi
 bench: ## measure it beside its rivals, write docs/results.md; WITH="name=image:tag@port/path" adds one
 	@scripts/bench.sh
 
-# default.pgo makes what serves faster and larger; without inlining (-l) in what is
-# rare, as certificates, patterns and descriptions of messages, the binary is 5 %
-# smaller, and so is the memory that it is mapped to.
 build: ## build the binary, ./imagelab
-	CGO_ENABLED=0 go build -tags nethttpomithttp2 -trimpath -gcflags=google.golang.org/protobuf/...=-l -gcflags=imagelab/internal/...=-l -gcflags=crypto/...=-l -gcflags=encoding/...=-l -gcflags=math/big=-l -gcflags=regexp/...=-l -gcflags=runtime/pprof=-l -ldflags "$(STRIP) -funcalign=1 -X imagelab/internal/early.Version=$(VERSION) -X main.commit=$(COMMIT)" -o $(OUT) .
-
-pgo: build ## make default.pgo anew, the profile that builds are optimised by
-	@scripts/pgo.sh
+	@scripts/build.sh imagelab
 
 images: ## build both images
 	@scripts/base-images.sh

@@ -242,7 +242,7 @@ func (b *bench) prepare(with *subject) error {
 		{"go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.program("bare"), "./bare"},
 		{"go", "build", "-trimpath", "-ldflags", "-s -w", "-tags", "shutdown", "-o", b.program("shutdown"), "./bare"},
 		{"go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.program("empty"), "./empty"},
-		{"make", "-s", "-C", b.root, "build", "OUT=" + b.program("imagelab")},
+		{filepath.Join(b.root, "scripts/build.sh"), b.program("imagelab")},
 	} {
 		cmd := exec.Command(build[0], build[1:]...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

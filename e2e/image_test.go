@@ -335,7 +335,8 @@ func copyProject(t *testing.T, to string) {
 		if err != nil {
 			return err
 		}
-		switch info, err := d.Info(); {
+		info, err := d.Info()
+		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil // an editor's, gone meanwhile
 		case err != nil:
@@ -351,7 +352,7 @@ func copyProject(t *testing.T, to string) {
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(to, rel), content, 0o644)
+		return os.WriteFile(filepath.Join(to, rel), content, info.Mode().Perm())
 	})
 	if err != nil {
 		t.Fatal(err)

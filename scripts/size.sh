@@ -18,12 +18,7 @@ esac
 # The one machine that the figures are for; Go can build for it anywhere.
 os=linux arch=amd64
 
-# build FILE [VARIABLE=VALUE] is make build, for the flags that are there.
-build() {
-	out=$1
-	shift
-	GOOS=$os GOARCH=$arch make -s --no-print-directory -C "$root" build "OUT=${work#"$root/"}/$out" "$@"
-}
+build() { GOOS=$os GOARCH=$arch "$root/scripts/build.sh" "$@"; }
 
 # image_bytes IMAGE prints what an image holds, as files. Not .Size, in which
 # engines with containerd's store count the compressed layers too.
@@ -51,7 +46,6 @@ above_base() {
 }
 
 need_go
-need make "apt-get install make"
 scratch_dir
 
 head=$(git -C "$root" rev-parse -q --verify HEAD 2>/dev/null) || head=unknown
@@ -70,9 +64,9 @@ for variant in scratch alpine; do
 done
 
 step "building the binary, and once more with its symbols"
-build imagelab
+build "$work/imagelab"
 # The linker tells on its output why it keeps each symbol.
-build symbols STRIP=-dumpdep >"$work/deps" 2>&1 || {
+build "$work/symbols" -dumpdep >"$work/deps" 2>&1 || {
 	grep -v ' -> ' "$work/deps" >&2
 	die "the binary cannot be built with its symbols, see above"
 }

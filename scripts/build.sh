@@ -1,0 +1,22 @@
+#!/bin/sh
+# Builds the binary, for everything that needs it: make, both Dockerfiles, and
+# what measures it.
+#
+#     scripts/build.sh OUT [LINKER FLAG...]
+#
+# A relative OUT starts at the project's folder. VERSION and COMMIT go into the
+# binary. GOOS, GOARCH and GOARM name another machine that it is for.
+#
+# It shares nothing with the other scripts, as a Dockerfile copies it alone.
+set -eu
+cd "$(dirname -- "$0")/.."
+
+out=${1:?usage: scripts/build.sh OUT [LINKER FLAG...]}
+shift
+# Without other flags the symbols and the debugger's tables stay out.
+[ $# -gt 0 ] || set -- -s -w
+
+# HTTP/2 stays out too: the server speaks HTTP/1.1 only.
+CGO_ENABLED=0 go build -trimpath -tags nethttpomithttp2 \
+	-ldflags "$* -X imagelab/internal/early.Version=${VERSION:-dev} -X main.commit=${COMMIT:-unknown}" \
+	-o "$out" .
