@@ -19,6 +19,8 @@ import (
 	"github.com/agnivade/levenshtein"
 	"github.com/caarlos0/env/v11"
 	"github.com/dustin/go-humanize"
+
+	"imagelab/internal/probe"
 )
 
 // Config is everything that can be set, each field by one environment variable.
@@ -269,7 +271,7 @@ func unknownNames(given map[string]string, vars []variable) []error {
 		nearest := slices.MinFunc(vars, func(a, b variable) int {
 			return levenshtein.ComputeDistance(a.Name, base) - levenshtein.ComputeDistance(b.Name, base)
 		})
-		errs = append(errs, fmt.Errorf("%s is not a variable of imagelab, the nearest is %s; --help lists all", oneLine(name), nearest.Name))
+		errs = append(errs, fmt.Errorf("%s is not a variable of imagelab, the nearest is %s; --help lists all", probe.OneLine(name), nearest.Name))
 	}
 	return errs
 }

@@ -18,6 +18,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
+
+	"imagelab/internal/probe"
 )
 
 // A phase is what a connection is doing, as drain and the connection cap see it.
@@ -280,7 +282,7 @@ func listen(ctx context.Context, name, addr string, log *slog.Logger, m *metrics
 	if err != nil {
 		// "listen tcp :80: bind: permission denied" names what the caller says
 		// better.
-		return nil, reason(err)
+		return nil, probe.Reason(err)
 	}
 	return &listener{
 		TCPListener: ln.(*net.TCPListener),
@@ -322,7 +324,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		case temporary(err):
 			l.metrics.acceptErrors.WithLabelValues(l.name).Inc()
 			if pause == 0 {
-				l.log.Error("cannot accept connections, trying again until it works", "err", reason(err))
+				l.log.Error("cannot accept connections, trying again until it works", "err", probe.Reason(err))
 			}
 			pause = min(max(2*pause, 5*time.Millisecond), 500*time.Millisecond)
 			if !l.evict(descriptors) {

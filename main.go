@@ -44,8 +44,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	mode, opts, err := parseArgs(args)
 	switch {
 	case err != nil && mode == modeHealthcheck:
-		printVerdict(stdout, "unhealthy", err.Error())
-		return exitFailed
+		return unhealthy(stdout, err)
 	case err != nil:
 		fmt.Fprintf(stderr, "imagelab: %v\nRun imagelab --help for what there is.\n", err)
 		return exitUsage
