@@ -91,7 +91,7 @@ func serve(ctx context.Context, cfg Config, vars []variable, environ []string, l
 	blobs := openStore(cfg, reg, m, log)
 	system := newSystem(environ, cfg.Variant, cfg.ImageBudget)
 	auditor := newAuditor(system, h.app, reg, log)
-	peers, _ := splitPeers(cfg.Peers) // loadConfig has refused what is none
+	peers := cfg.Peers.all
 	live := newEvents(reg, h, cfg, peers)
 
 	app := newServer("app", appLn, cfg, log, m)

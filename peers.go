@@ -88,18 +88,24 @@ func parsePeers(raw []string) ([]peer, error) {
 	return peers, nil
 }
 
-// splitPeers reads the value of IMAGELAB_PEERS.
-func splitPeers(value string) ([]peer, error) {
+// peerList is the value of IMAGELAB_PEERS. It is a struct, as package env would look
+// for variables of their own for the elements of a slice of structs.
+type peerList struct{ all []peer }
+
+// UnmarshalText reads peers with commas between.
+func (l *peerList) UnmarshalText(text []byte) error {
 	var raw []string
-	for one := range strings.SplitSeq(value, ",") {
+	for one := range strings.SplitSeq(string(text), ",") {
 		if one = strings.TrimSpace(one); one != "" {
 			raw = append(raw, one)
 		}
 	}
 	if len(raw) > maxPeers {
-		return nil, fmt.Errorf("%d peers: want at most %d", len(raw), maxPeers)
+		return fmt.Errorf("%d peers: want at most %d", len(raw), maxPeers)
 	}
-	return parsePeers(raw)
+	var err error
+	l.all, err = parsePeers(raw)
+	return err
 }
 
 // get returns what the peer serves under path.
