@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -50,7 +51,7 @@ func auditVariables(environ []string) (variant string, budget ByteSize, err erro
 		case v.Name == "IMAGELAB_IMAGE_BUDGET" && err != nil:
 			return "", 0, err
 		case v.Name == "IMAGELAB_IMAGE_BUDGET":
-			if v.Value = orDefault(value, v.Default); budget.UnmarshalText([]byte(v.Value)) != nil {
+			if v.Value = cmp.Or(value, v.Default); budget.UnmarshalText([]byte(v.Value)) != nil {
 				return "", 0, v.refuse()
 			}
 		}

@@ -1,60 +1,11 @@
 package main
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
-	"fmt"
-	"io"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	"imagelab/internal/audit"
-	"imagelab/internal/compare"
 )
-
-// fakeOps is an ops listener that answers with what is given by path.
-func fakeOps(t *testing.T, answers map[string]http.HandlerFunc) string {
-	t.Helper()
-	mux := http.NewServeMux()
-	for path, h := range answers {
-		mux.HandleFunc(path, h)
-	}
-	srv := httptest.NewServer(mux)
-	t.Cleanup(srv.Close)
-	return srv.URL
-}
-
-func sends(v any) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		if text, isText := v.(string); isText {
-			fmt.Fprint(w, text)
-			return
-		}
-		_ = json.NewEncoder(w).Encode(v)
-	}
-}
-
-// honest are the answers of a good ops listener.
-func honest(variant string) map[string]http.HandlerFunc {
-	size := int64(len(variant) * 1e6)
-	return map[string]http.HandlerFunc{
-		"/audit":    sends(audit.Report{Schema: audit.Schema, Variant: variant, Facts: audit.Facts{Image: audit.ImageFacts{Bytes: &size}}}),
-		"/snapshot": sends(compare.Live{Schema: compare.LiveSchema, Variant: variant, State: "ready"}),
-	}
-}
-
-// with replaces one answer.
-func with(answers map[string]http.HandlerFunc, path string, h http.HandlerFunc) map[string]http.HandlerFunc {
-	answers[path] = h
-	return answers
-}
 
 func TestCompareCommandLine(t *testing.T) {
 	t.Parallel()
@@ -111,78 +62,6 @@ func TestCompareFormats(t *testing.T) {
 	}
 }
 
-// TestCompareAgainstLiars shows a line for whoever cannot be compared, and the
-// rest all the same.
-func TestCompareAgainstLiars(t *testing.T) {
-	t.Parallel()
-	elsewhere := fakeOps(t, honest("elsewhere"))
-	endless := func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		for r.Context().Err() == nil {
-			if _, err := io.WriteString(w, strings.Repeat(" ", 4096)); err != nil {
-				return
-			}
-		}
-	}
-	silent := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
-	for _, tc := range []struct {
-		name    string
-		answers map[string]http.HandlerFunc
-		want    string
-	}{
-		{"endless", with(honest("x"), "/audit", endless), "/audit sends more than 1048576 bytes"},
-		{"endless facts", with(honest("x"), "/snapshot", endless), "/snapshot sends more than 1048576 bytes"},
-		{"not JSON", with(honest("x"), "/audit", sends("<html>hello</html>")), "/audit is not what an imagelab serves"},
-		{"other JSON", with(honest("x"), "/audit", sends(`{"hello":"world"}`)), "/audit is not what an imagelab serves"},
-		{"JSON of other types", with(honest("x"), "/audit", sends(`{"schema":1,"checks":7}`)), "/audit is not what an imagelab serves"},
-		{"half a report", with(honest("x"), "/audit", sends(`{"schema":1,`)), "/audit is not what an imagelab serves"},
-		{"nothing", with(honest("x"), "/audit", sends("")), "/audit is not what an imagelab serves"},
-		{"an older report", with(honest("x"), "/audit", sends(`{"schema":0}`)), "/audit has schema 0, and imagelab dev reads 1: use the same version for both"},
-		{"newer facts", with(honest("x"), "/snapshot", sends(`{"schema":2}`)), "/snapshot has schema 2, and imagelab dev reads 1"},
-		{"redirect", with(honest("x"), "/audit", func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, elsewhere+"/audit", http.StatusFound)
-		}), "/audit redirects to \"" + elsewhere + "/audit\", which is not followed"},
-		{"error", with(honest("x"), "/audit", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }), "/audit answers 500, is this an imagelab's ops listener?"},
-		{"silence", with(honest("x"), "/audit", silent), "no answer within 300ms"},
-		{"silent facts", with(honest("x"), "/snapshot", silent), "no answer within 300ms"},
-		{"no container", with(honest("x"), "/audit", func(w http.ResponseWriter, _ *http.Request) {
-			writeError(w, http.StatusNotFound, notInContainer, "a container")
-		}), "it runs in no container, so it has no report"},
-		{"a token", with(honest("x"), "/audit", requireToken("t", sends("")).ServeHTTP), "it asks for a token, set IMAGELAB_OPS_TOKEN"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
-			timeout := peerTimeout
-			if strings.HasPrefix(tc.want, "no answer") {
-				timeout = 300 * time.Millisecond
-			}
-			peers, err := parsePeers([]string{"liar=" + fakeOps(t, tc.answers), "good=" + fakeOps(t, honest("good"))})
-			if err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
-			defer cancel()
-			sides := askPeers(ctx, peers[:1], "", timeout)
-			sides = append(sides, askPeers(ctx, peers[1:], "", patience)...)
-			if err := sides[0].Err; err == nil || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("the liar's error is %v, want %q", err, tc.want)
-			}
-			if sides[1].Err != nil {
-				t.Errorf("the good one's error is %v", sides[1].Err)
-			}
-			var b bytes.Buffer
-			if err := compare.WriteText(&b, compare.Compare(sides, time.Now())); err != nil {
-				t.Fatal(err)
-			}
-			for _, want := range []string{"liar could not be compared:", "Failed checks: good none"} {
-				if !strings.Contains(b.String(), want) {
-					t.Errorf("no %q in\n%s", want, b.String())
-				}
-			}
-		})
-	}
-}
-
 func TestCompareExitsWithOneWhenOneIsDown(t *testing.T) {
 	t.Parallel()
 	code, stdout, stderr := invoke(t, nil, "--compare", "down=http://127.0.0.1:1", fakeOps(t, honest("good")))
@@ -221,16 +100,5 @@ func TestCompareSendsTheToken(t *testing.T) {
 				t.Errorf("--compare with %s = %d, %q, want %d, %q", tc.environ, code, stderr, tc.code, tc.stderr)
 			}
 		})
-	}
-}
-
-func TestPeersBelowAPath(t *testing.T) {
-	t.Parallel()
-	inner := honest("good")
-	url := fakeOps(t, map[string]http.HandlerFunc{"/-/audit": inner["/audit"], "/-/snapshot": inner["/snapshot"]})
-	for _, path := range []string{"/-", "/-/"} {
-		if code, _, stderr := invoke(t, nil, "--compare", url+path); code != exitOK {
-			t.Errorf("--compare …%s = %d, %s", path, code, stderr)
-		}
 	}
 }

@@ -19,6 +19,8 @@ import (
 	"github.com/agnivade/levenshtein"
 	"github.com/caarlos0/env/v11"
 	"github.com/dustin/go-humanize"
+
+	"imagelab/internal/probe"
 )
 
 // Config is everything that can be set, each field by one environment variable.
@@ -63,7 +65,7 @@ type Config struct {
 	Faults      bool     `env:"IMAGELAB_FAULTS" envDefault:"false" want:"true or false" desc:"serve /delay, /status, /panic, /stream, /headers and /echo, to try drain, alerts and timeouts"`
 	Pprof       bool     `env:"IMAGELAB_PPROF" envDefault:"false" want:"true or false" desc:"serve /debug/pprof/ on the ops listener"`
 	ImageBudget ByteSize `env:"IMAGELAB_IMAGE_BUDGET" envDefault:"150MB" min:"0B" max:"1TiB" desc:"image size up to which the audit only warns"`
-	Peers       string   `env:"IMAGELAB_PEERS" want:"up to 8 [NAME=]URL of other ops listeners with commas between, such as alpine=http://alpine:9000, each under a name of its own" desc:"other imagelabs that the dashboard shows beside this one, as NAME=URL with commas between"`
+	Peers       peerList `env:"IMAGELAB_PEERS" want:"up to 8 [NAME=]URL of other ops listeners with commas between, such as alpine=http://alpine:9000, each under a name of its own" desc:"other imagelabs that the dashboard shows beside this one, as NAME=URL with commas between"`
 	Variant     string   `env:"IMAGELAB_VARIANT" desc:"name of the image variant, shown in metrics; the images set scratch and alpine"`
 }
 
@@ -269,7 +271,7 @@ func unknownNames(given map[string]string, vars []variable) []error {
 		nearest := slices.MinFunc(vars, func(a, b variable) int {
 			return levenshtein.ComputeDistance(a.Name, base) - levenshtein.ComputeDistance(b.Name, base)
 		})
-		errs = append(errs, fmt.Errorf("%s is not a variable of imagelab, the nearest is %s; --help lists all", oneLine(name), nearest.Name))
+		errs = append(errs, fmt.Errorf("%s is not a variable of imagelab, the nearest is %s; --help lists all", probe.OneLine(name), nearest.Name))
 	}
 	return errs
 }
@@ -360,9 +362,6 @@ func (v variable) wellFormed() bool {
 		host, port, err := net.SplitHostPort(v.Value)
 		_, perr := strconv.ParseUint(port, 10, 16)
 		return v.Value == "" || err == nil && perr == nil && !strings.ContainsAny(host, " /")
-	case "IMAGELAB_PEERS":
-		_, err := splitPeers(v.Value)
-		return err == nil
 	case "IMAGELAB_DATA_DIR":
 		return strings.HasPrefix(v.Value, "/")
 	}

@@ -289,7 +289,7 @@ func TestEmptyValuesAreDefaults(t *testing.T) {
 	}
 	cfg, _, err := loadConfig(environ)
 	want, _, _ := loadConfig(nil)
-	if err != nil || cfg != want {
+	if err != nil || !reflect.DeepEqual(cfg, want) {
 		t.Errorf("loadConfig of empty values = %+v, %v, want %+v", cfg, err, want)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"imagelab/internal/probe/probetest"
 )
 
 // earlyProbe probes from a process of its own, without a flag, so that
@@ -31,14 +33,14 @@ func TestEarlyProbeIsTheProbe(t *testing.T) {
 		name   string
 		answer func(net.Conn, string)
 	}{
-		{"healthy", say(ok + "Content-Length: 2\r\n\r\nok")},
-		{"redirect", say("HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n")},
-		{"until the end of the connection", say(ok + "\r\nok")},
-		{"chunks", say(ok + "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")},
-		{"long", say(ok + "Content-Length: 100000\r\n\r\n" + strings.Repeat("x", 100000))},
+		{"healthy", probetest.Say(ok + "Content-Length: 2\r\n\r\nok")},
+		{"redirect", probetest.Say("HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n")},
+		{"until the end of the connection", probetest.Say(ok + "\r\nok")},
+		{"chunks", probetest.Say(ok + "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")},
+		{"long", probetest.Say(ok + "Content-Length: 100000\r\n\r\n" + strings.Repeat("x", 100000))},
 		{"no body on a connection that stays open", func(c net.Conn, _ string) {
 			_, _ = io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
-			hold(c, "")
+			probetest.Hold(c, "")
 		}},
 		{"body apart", func(c net.Conn, _ string) {
 			_, _ = io.WriteString(c, ok+"Content-Length: 2\r\n\r\n")
@@ -51,18 +53,18 @@ func TestEarlyProbeIsTheProbe(t *testing.T) {
 				_, _ = io.WriteString(c, part)
 			}
 		}},
-		{"unavailable", say("HTTP/1.1 503 Draining\r\nContent-Length: 2\r\n\r\nno")},
-		{"closed", say("")},
-		{"truncated", say(ok + "Content-Length: 9\r\n\r\nok")},
-		{"garbage", say("SSH-2.0-OpenSSH_9.2\r\n")},
+		{"unavailable", probetest.Say("HTTP/1.1 503 Draining\r\nContent-Length: 2\r\n\r\nno")},
+		{"closed", probetest.Say("")},
+		{"truncated", probetest.Say(ok + "Content-Length: 9\r\n\r\nok")},
+		{"garbage", probetest.Say("SSH-2.0-OpenSSH_9.2\r\n")},
 		{"reset", func(c net.Conn, _ string) { _ = c.(*net.TCPConn).SetLinger(0) }},
-		{"silent", hold},
-		{"never ends", forEver(ok+"\r\n", "x")},
+		{"silent", probetest.Hold},
+		{"never ends", probetest.ForEver(ok+"\r\n", "x")},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			requests := make(chan string, 8)
-			ln := serveRaw(t, "tcp", "127.0.0.1:0", func(conn net.Conn, request string) {
+			ln := probetest.Serve(t, "tcp", "127.0.0.1:0", func(conn net.Conn, request string) {
 				requests <- request
 				tc.answer(conn, request)
 			})
@@ -86,7 +88,7 @@ func TestEarlyProbeIsTheProbe(t *testing.T) {
 
 func TestEarlyProbeFollowsTheVariables(t *testing.T) {
 	t.Parallel()
-	ln := serveRaw(t, "tcp", "127.0.0.1:0", say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+	ln := probetest.Serve(t, "tcp", "127.0.0.1:0", probetest.Say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
 	file := filepath.Join(t.TempDir(), "port")
 	if err := os.WriteFile(file, []byte(port+"\n"), 0o600); err != nil {
@@ -125,7 +127,7 @@ func TestEarlyProbeFollowsTheVariables(t *testing.T) {
 // initialised for it.
 func TestEarlyProbeIsEarly(t *testing.T) {
 	t.Parallel()
-	ln := serveRaw(t, "tcp", "127.0.0.1:0", say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
+	ln := probetest.Serve(t, "tcp", "127.0.0.1:0", probetest.Say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
 	code, _, trace := earlyProbe(t, []string{"GODEBUG=inittrace=1"}, "http://"+ln.Addr().String()+"/")
 	for _, late := range []string{"init github.com/", "init google.golang.org/", "init net ", "init unicode "} {
 		if code != 0 || strings.Contains(trace, late) {

@@ -17,6 +17,7 @@ import (
 	"imagelab/drain"
 	"imagelab/internal/audit"
 	"imagelab/internal/compare"
+	"imagelab/internal/probe"
 )
 
 // events serves what the dashboard shows: this process and its peers, live. It
@@ -159,7 +160,7 @@ func (e *events) servePeers(w http.ResponseWriter, r *http.Request) {
 	for _, s := range askPeers(ctx, e.peers, e.token, peerTimeout) {
 		view := peerView{Name: s.Name, URL: s.URL, Report: s.Report, Live: s.Live}
 		if s.Err != nil {
-			view.Error = oneLine(s.Err.Error())
+			view.Error = probe.OneLine(s.Err.Error())
 		}
 		views = append(views, view)
 	}
@@ -192,7 +193,7 @@ func (w *watch) view(now time.Time) peerView {
 	switch {
 	case now.Sub(w.at) > 2*peerTimeout:
 	case w.err != nil:
-		v.Error = oneLine(w.err.Error())
+		v.Error = probe.OneLine(w.err.Error())
 	default:
 		v.Live = w.live
 	}
@@ -323,20 +324,3 @@ func addHistogram(h *compare.Histogram, series *dto.Histogram) {
 	h.Counts[len(buckets)] += series.GetSampleCount() - below
 	h.SumSeconds += series.GetSampleSum()
 }
-
-// splitPeers reads the value of IMAGELAB_PEERS.
-func splitPeers(value string) ([]peer, error) {
-	var raw []string
-	for one := range strings.SplitSeq(value, ",") {
-		if one = strings.TrimSpace(one); one != "" {
-			raw = append(raw, one)
-		}
-	}
-	if len(raw) > maxPeers {
-		return nil, fmt.Errorf("%d peers: want at most %d", len(raw), maxPeers)
-	}
-	return parsePeers(raw)
-}
-
-// maxPeers is what fits on one page.
-const maxPeers = 8

@@ -292,29 +292,6 @@ func TestSlowPeerDelaysNothing(t *testing.T) {
 	v.until("the slow one's verdict", func(s shot) bool { return s.Peers[0].Error == "no answer within 2s" })
 }
 
-func TestPeersVariable(t *testing.T) {
-	t.Parallel()
-	for _, tc := range []struct {
-		name, value string
-		ok          bool
-	}{
-		{"one", "alpine=http://alpine:9000", true},
-		{"without a name", "https://alpine:9000/-/", true},
-		{"two, with spaces and a comma too many", "a=http://a:1, b=http://b:2,", true},
-		{"not a URL", "alpine", false},
-		{"two of one name", "a=http://a:1,a=http://b:2", false},
-		{"more than a page shows", strings.Repeat("http://h:1,", 9), false},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
-			_, _, err := loadConfig([]string{"IMAGELAB_PEERS=" + tc.value})
-			if tc.ok && err != nil || !tc.ok && (err == nil || !strings.Contains(err.Error(), "want up to 8 [NAME=]URL of other ops listeners")) {
-				t.Errorf("IMAGELAB_PEERS=%q: %v, want ok %v", tc.value, err, tc.ok)
-			}
-		})
-	}
-}
-
 // TestIdleProcessHasNoNull is for readers that count on arrays.
 func TestIdleProcessHasNoNull(t *testing.T) {
 	t.Parallel()

@@ -9,9 +9,9 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"imagelab/internal/audit"
+	"imagelab/internal/probe"
 )
 
 // A mode is what one run of the binary does.
@@ -28,7 +28,7 @@ const (
 
 // options are the flags and arguments of the modes that have any.
 type options struct {
-	probe   probeOptions
+	probe   probe.Options
 	targets []string // URLs of --healthcheck
 	format  string   // of --audit and --compare
 	audit   auditOptions
@@ -45,7 +45,6 @@ var flagModes = map[string][]mode{
 
 // newFlags makes the flag set that parses into opts.
 func newFlags(opts *options) *flag.FlagSet {
-	opts.probe.status = statusRange{200, 399}
 	fs := flag.NewFlagSet("imagelab", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.Bool("healthcheck", false, "probe the `URL`s, or this container's own server, and exit 0 or 1")
@@ -53,11 +52,11 @@ func newFlags(opts *options) *flag.FlagSet {
 	fs.Bool("compare", false, "compare the reports that ops listeners serve at the `URL`s, each as [NAME=]URL, and exit 1 if one could not be had")
 	fs.Bool("version", false, "print version, commit and Go version")
 	fs.Bool("help", false, "print this")
-	fs.DurationVar(&opts.probe.timeout, "timeout", 2*time.Second, "with --healthcheck: `duration` for everything, from the resolver to the end of the body")
-	fs.StringVar(&opts.probe.method, "method", http.MethodGet, "with --healthcheck: request `method`")
-	fs.Var(&opts.probe.headers, "header", "with --healthcheck: a request header `\"Name: value\"`, any number of times")
-	fs.Var(&opts.probe.status, "status", "with --healthcheck: `range` of status codes that are healthy, such as 204 or 200-299")
-	fs.BoolVar(&opts.probe.insecure, "insecure", false, "with --healthcheck: do not verify https certificates")
+	fs.DurationVar(&opts.probe.Timeout, "timeout", probe.DefaultTimeout, "with --healthcheck: `duration` for everything, from the resolver to the end of the body")
+	fs.StringVar(&opts.probe.Method, "method", http.MethodGet, "with --healthcheck: request `method`")
+	fs.Var(&opts.probe.Headers, "header", "with --healthcheck: a request header `\"Name: value\"`, any number of times")
+	fs.Var(&opts.probe.Status, "status", "with --healthcheck: `range` of status codes that are healthy, such as 204 or 200-299")
+	fs.BoolVar(&opts.probe.Insecure, "insecure", false, "with --healthcheck: do not verify https certificates")
 	fs.StringVar(&opts.format, "format", "text", "with --audit and --compare: `format` of the report, text, json or markdown")
 	fs.Var(listFlag{&opts.audit.checks.Only}, "only", "with --audit: run these checks alone, `ids` with commas between")
 	fs.Var(listFlag{&opts.audit.checks.Skip}, "skip", "with --audit: leave these checks out, `ids` with commas between")
@@ -108,11 +107,11 @@ func parseArgs(args []string) (mode, options, error) {
 	}
 	if m == modeHealthcheck {
 		opts.targets = urls
-		if opts.probe.timeout <= 0 {
-			return m, opts, fmt.Errorf("--timeout %v: want a duration above 0, such as 2s", opts.probe.timeout)
+		if opts.probe.Timeout <= 0 {
+			return m, opts, fmt.Errorf("--timeout %v: want a duration above 0, such as 2s", opts.probe.Timeout)
 		}
-		if !isToken(opts.probe.method) {
-			return m, opts, fmt.Errorf("--method %q: want a method such as GET or HEAD", opts.probe.method)
+		if !probe.IsToken(opts.probe.Method) {
+			return m, opts, fmt.Errorf("--method %q: want a method such as GET or HEAD", opts.probe.Method)
 		}
 		return m, opts, nil
 	}

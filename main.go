@@ -42,8 +42,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	mode, opts, err := parseArgs(args)
 	switch {
 	case err != nil && mode == modeHealthcheck:
-		printVerdict(stdout, "unhealthy", err.Error())
-		return exitFailed
+		return unhealthy(stdout, err)
 	case err != nil:
 		fmt.Fprintf(stderr, "imagelab: %v\nRun imagelab --help for what there is.\n", err)
 		return exitUsage
@@ -88,7 +87,7 @@ func serve(stop *stopper, cfg Config, vars []variable, environ []string, log *sl
 	blobs := openStore(cfg, lim.uploads, reg, m, log)
 	system := newSystem(environ, cfg.Variant, cfg.ImageBudget)
 	auditor := newAuditor(system, h.app, reg, log)
-	peers, _ := splitPeers(cfg.Peers) // loadConfig has refused what is none
+	peers := cfg.Peers.all
 	live := newEvents(reg, h, m, cfg.Variant, cfg.OpsToken, peers)
 
 	app := newServer(appLn, newServerOptions("app", cfg, lim.inFlight), log, m)

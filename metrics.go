@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"imagelab/drain"
+	"imagelab/internal/probe"
 )
 
 // metrics is everything that the process measures of itself. Label sets are
@@ -180,7 +181,7 @@ func (m *metrics) connections(server string, log *slog.Logger) func(drain.Event)
 		case drain.AcceptFailed:
 			failures.Inc()
 			if !failing.Swap(true) {
-				log.Error("cannot accept connections, trying again until it works", "err", reason(e.Err))
+				log.Error("cannot accept connections, trying again until it works", "err", probe.Reason(e.Err))
 			}
 		case drain.AcceptResumed:
 			failing.Store(false)

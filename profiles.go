@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/http"
@@ -50,7 +51,7 @@ func serveProfile(w http.ResponseWriter, r *http.Request) {
 // stop; a drain shortens it. There is one such recording in a process at a time.
 func serveTimed(normal string, start func(io.Writer) error, stop func()) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		seconds, err := strconv.Atoi(orDefault(r.URL.Query().Get("seconds"), normal))
+		seconds, err := strconv.Atoi(cmp.Or(r.URL.Query().Get("seconds"), normal))
 		if err != nil || seconds < 1 || seconds > 600 {
 			writeError(w, http.StatusBadRequest, "bad-seconds", "a number from 1 to 600")
 			return

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"imagelab/drain"
+	"imagelab/internal/probe"
 )
 
 // server is one HTTP listener with what both have in common: limits, metrics, panic
@@ -288,7 +289,7 @@ func bindAll(ctx context.Context, cfg Config, maxConns int, log *slog.Logger, m 
 		})
 		if err != nil {
 			// "listen tcp :80: bind: permission denied" names what is said better below.
-			return nil, reason(err)
+			return nil, probe.Reason(err)
 		}
 		log.Info("listening", "server", name, "addr", ln.Addr().String(), "max_conns", maxConns)
 		return ln, nil

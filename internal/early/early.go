@@ -6,7 +6,7 @@
 // imports are (language specification, "Program initialization"). So this one
 // imports only what comes before everything dear, and that leaves out strings,
 // fmt and net: a test keeps it so. Whatever it does not understand at once, it
-// leaves to the probe that the program has, on the same connection.
+// leaves to package probe, on the same connection.
 package early
 
 import (
