@@ -286,9 +286,12 @@ func (c *conn) end() error {
 }
 
 // linger says FIN, and waits for the client's kernel to acknowledge it: then everything
-// before it has arrived as well, and whatever the client sent before it knew has come.
-// A client that only does not acknowledge the FIN gets its grace, one that has not got
-// its answer gets the time that is left.
+// before it has arrived as well.
+//
+// A connection that was waiting for a request is waited for until its client has closed it
+// too: then whatever it sent before it knew has come. Not every client closes what it does
+// not use, so that has an end, which is the client's grace; a FIN that is all that is not
+// acknowledged has the same. An answer that is not gets the time that is left.
 func (c *conn) linger() {
 	wasWaiting := c.phaseIs(Silent, Idle)
 	if c.CloseWrite() != nil {
@@ -296,24 +299,25 @@ func (c *conn) linger() {
 	}
 	grace := distanceOf(tcpInfo(c.TCPConn)).grace()
 	scrap := make([]byte, 512)
-	late := false
+	late, closed := false, false
 	pause := time.Millisecond
-	for began := time.Now(); !finAcknowledged(c.TCPConn) && !c.ln.isCut(); pause = min(2*pause, 50*time.Millisecond) {
-		if unsent(c.TCPConn) <= 1 && time.Since(began) > grace {
+	for began := time.Now(); !c.ln.isCut(); pause = min(2*pause, 50*time.Millisecond) {
+		if finAcknowledged(c.TCPConn) && (closed || !wasWaiting) || unsent(c.TCPConn) <= 1 && time.Since(began) > grace {
 			break
+		}
+		if closed {
+			time.Sleep(pause) // it has nothing more to say, and may still be reading
+			continue
 		}
 		_ = c.TCPConn.SetReadDeadline(time.Now().Add(pause))
 		n, err := c.TCPConn.Read(scrap)
 		late = late || n > 0
-		switch {
-		case n > 0 || errors.Is(err, os.ErrDeadlineExceeded):
-		case errors.Is(err, io.EOF): // it has nothing more to say, and may still be reading
-			time.Sleep(pause)
-		default:
-			return // it has gone
+		closed = errors.Is(err, io.EOF)
+		if err != nil && !closed && !errors.Is(err, os.ErrDeadlineExceeded) {
+			break // it has gone
 		}
 	}
-	if late = late || unread(c.TCPConn); late && wasWaiting {
+	if late && wasWaiting {
 		c.ln.late.Add(1)
 	}
 }

@@ -230,8 +230,9 @@ func distanceOf(info *unix.TCPInfo) distance {
 }
 
 const (
-	nearGrace = 50 * time.Millisecond
-	farGrace  = time.Second
+	nearGrace   = 50 * time.Millisecond
+	farGrace    = 1500 * time.Millisecond
+	silentGrace = time.Second
 )
 
 // grace is how long such a client may be silent although it is about to speak. A

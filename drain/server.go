@@ -331,27 +331,25 @@ func (c *conn) hasRequest(phase Phase) bool {
 // How long one has waited is measured in looks, too: where the processor is scarce, a
 // client's next request and this loop are late together.
 func (l *Listener) dismissIdle() {
-	const looks = 10
 	for _, c := range l.snapshot() {
 		waited := c.waited()
 		if waited < poll {
 			c.looks = 0
 		}
 		c.looks++
-		if c.looks < looks || waited < nearGrace || !c.phaseIs(Silent, Idle) {
+		if waited < nearGrace || !c.phaseIs(Silent, Idle) {
 			continue
 		}
 		info := tcpInfo(c.TCPConn)
 		if info == nil || unsent(c.TCPConn) > 0 {
 			continue // its client has not even got the last answer
 		}
-		away := distanceOf(info)
-		grace := away.grace()
+		grace := distanceOf(info).grace()
 		if c.phaseIs(Silent) {
-			grace = max(grace, farGrace) // it may be starting
+			grace = max(grace, silentGrace) // it may be starting
 		}
 		heard := time.Duration(min(info.Last_ack_recv, info.Last_data_recv)) * time.Millisecond
-		if min(waited, heard) >= grace {
+		if min(waited, heard) >= grace && time.Duration(c.looks)*2*poll >= grace {
 			c.leave(drained)
 		}
 	}

@@ -16,6 +16,11 @@ shift
 # Without other flags the symbols and the debugger's tables stay out.
 [ $# -gt 0 ] || set -- -s -w
 
+# Where the program begins, see internal/early/entry.go.
+case $(go env GOARCH) in
+amd64 | arm64 | arm) set -- "$@" -E early_entry ;;
+esac
+
 # HTTP/2 stays out too: the server speaks HTTP/1.1 only.
 CGO_ENABLED=0 go build -trimpath -tags nethttpomithttp2 \
 	-ldflags "$* -X imagelab/internal/early.Version=${VERSION:-dev} -X main.commit=${COMMIT:-unknown}" \
