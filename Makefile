@@ -25,8 +25,9 @@ run: build ## serve on this machine, without Docker
 test: ## run the tests of every module, and say what had to be left out
 	@scripts/test.sh
 
-soak: ## a million requests and fifty stops, of which none may be lost; takes minutes
+soak: ## a million requests on loopback and fifty stops over each wire; none may be lost; takes half an hour
 	go test -count=1 -timeout 60m -run TestStopUnderLoadLosesNothing -v . -soak
+	go test -C e2e -count=1 -timeout 2h -parallel 4 -run 'OverAWire|SlowReaders' -v . -soak
 
 bench: ## measure it beside its rivals, write docs/results.md; WITH="name=image:tag@port/path" adds one
 	@scripts/bench.sh

@@ -205,7 +205,7 @@ type auditMetrics struct {
 var (
 	auditCheckDesc = prometheus.NewDesc("imagelab_audit_check",
 		"Verdict of a check: 1 pass, 0.5 warn, 0 fail, NaN unknown; absent where it does not apply.", []string{"id", "severity"}, nil)
-	auditChecksDesc = prometheus.NewDesc("imagelab_audit_checks",
+	auditChecksDesc = prometheus.NewDesc(metricAuditChecks,
 		"Number of checks by verdict.", []string{"verdict"}, nil)
 	auditDurationDesc = prometheus.NewDesc("imagelab_audit_duration_seconds",
 		"How long the latest audit took.", nil, nil)

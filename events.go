@@ -253,44 +253,44 @@ func collect(families []*dto.MetricFamily, live *compare.Live) {
 	app := func(l map[string]string) bool { return l["server"] == "app" && !strings.HasPrefix(l["route"], "/-/") }
 
 	live.Requests = compare.Requests{
-		Total:    sum("imagelab_http_requests_total", app),
-		Failed:   sum("imagelab_http_requests_total", func(l map[string]string) bool { return app(l) && l["code"] >= "500" }),
-		Rejected: sum("imagelab_http_requests_rejected_total", nil),
-		Panics:   sum("imagelab_http_panics_total", nil),
-		InFlight: sum("imagelab_http_requests_in_flight", app),
+		Total:    sum(metricRequests, app),
+		Failed:   sum(metricRequests, func(l map[string]string) bool { return app(l) && l["code"] >= "500" }),
+		Rejected: sum(metricRejected, nil),
+		Panics:   sum(metricPanics, nil),
+		InFlight: sum(metricInFlight, app),
 	}
 	live.Latency = compare.Histogram{Bounds: []float64{}, Counts: []uint64{}}
-	for _, m := range byName["imagelab_http_request_duration_seconds"] {
+	for _, m := range byName[metricDuration] {
 		if app(labels(m)) {
 			addHistogram(&live.Latency, m.GetHistogram())
 		}
 	}
-	live.Connections = sum("imagelab_connections", app)
-	for _, m := range byName["imagelab_health_probe_duration_seconds"] {
+	live.Connections = sum(metricConns, app)
+	for _, m := range byName[metricProbeDuration] {
 		live.Probes.Total += float64(m.GetHistogram().GetSampleCount())
 		live.Probes.SumSeconds += m.GetHistogram().GetSampleSum()
 	}
 	live.Process = compare.Process{
-		ResidentBytes: sum("process_resident_memory_bytes", nil),
-		HeapBytes:     sum("go_memstats_heap_inuse_bytes", nil),
-		CPUSeconds:    sum("process_cpu_seconds_total", nil),
-		OpenFiles:     sum("process_open_fds", nil),
-		Goroutines:    sum("go_goroutines", nil),
+		ResidentBytes: sum(metricResident, nil),
+		HeapBytes:     sum(metricHeap, nil),
+		CPUSeconds:    sum(metricCPU, nil),
+		OpenFiles:     sum(metricOpenFiles, nil),
+		Goroutines:    sum(metricGoroutines, nil),
 	}
 	live.Store = compare.Store{
-		Bytes:         sum("imagelab_store_bytes", nil),
-		CapacityBytes: sum("imagelab_store_capacity_bytes", nil),
-		Blobs:         sum("imagelab_store_blobs", nil),
-		Rejected:      sum("imagelab_store_rejected_total", nil),
+		Bytes:         sum(metricStoreBytes, nil),
+		CapacityBytes: sum(metricStoreCapacity, nil),
+		Blobs:         sum(metricStoreBlobs, nil),
+		Rejected:      sum(metricStoreRejected, nil),
 	}
-	if len(byName["imagelab_drain_duration_seconds"]) > 0 {
-		seconds := sum("imagelab_drain_duration_seconds", app)
+	if len(byName[metricDrainDuration]) > 0 {
+		seconds := sum(metricDrainDuration, app)
 		live.Drain.Seconds = &seconds
 	}
-	live.Drain.Cut = sum("imagelab_drain_cut_connections_total", app)
-	if len(byName["imagelab_audit_checks"]) > 0 {
+	live.Drain.Cut = sum(metricDrainCut, app)
+	if len(byName[metricAuditChecks]) > 0 {
 		verdict := func(s audit.Status) int {
-			return int(sum("imagelab_audit_checks", func(l map[string]string) bool { return l["verdict"] == string(s) }))
+			return int(sum(metricAuditChecks, func(l map[string]string) bool { return l["verdict"] == string(s) }))
 		}
 		live.Audit = &audit.Summary{
 			Pass: verdict(audit.Pass), Fail: verdict(audit.Fail), Warn: verdict(audit.Warn),

@@ -37,25 +37,49 @@ type metrics struct {
 	storeRejected *prometheus.CounterVec // reason
 }
 
+// The metrics that the dashboard's figures are made of, see collect. The last are
+// client_golang's own.
+const (
+	metricRequests      = "imagelab_http_requests_total"
+	metricRejected      = "imagelab_http_requests_rejected_total"
+	metricPanics        = "imagelab_http_panics_total"
+	metricInFlight      = "imagelab_http_requests_in_flight"
+	metricDuration      = "imagelab_http_request_duration_seconds"
+	metricConns         = "imagelab_connections"
+	metricProbeDuration = "imagelab_health_probe_duration_seconds"
+	metricStoreBytes    = "imagelab_store_bytes"
+	metricStoreCapacity = "imagelab_store_capacity_bytes"
+	metricStoreBlobs    = "imagelab_store_blobs"
+	metricStoreRejected = "imagelab_store_rejected_total"
+	metricDrainDuration = "imagelab_drain_duration_seconds"
+	metricDrainCut      = "imagelab_drain_cut_connections_total"
+	metricAuditChecks   = "imagelab_audit_checks"
+	metricResident      = "process_resident_memory_bytes"
+	metricHeap          = "go_memstats_heap_inuse_bytes"
+	metricCPU           = "process_cpu_seconds_total"
+	metricOpenFiles     = "process_open_fds"
+	metricGoroutines    = "go_goroutines"
+)
+
 // newMetrics registers the process's metrics with reg.
 // dropped counts the log lines that nobody read.
 func newMetrics(reg prometheus.Registerer, h *health, variant string, dropped *atomic.Int64) *metrics {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "imagelab_http_requests_total",
+			Name: metricRequests,
 			Help: "Requests answered, by listener, route pattern, method and status code.",
 		}, []string{"server", "route", "method", "code"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "imagelab_http_request_duration_seconds",
+			Name:    metricDuration,
 			Help:    "Time from a request's header to the end of its response.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"server", "route", "method"}),
 		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "imagelab_http_requests_in_flight",
+			Name: metricInFlight,
 			Help: "Requests being served now.",
 		}, []string{"server", "route"}),
 		conns: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "imagelab_connections",
+			Name: metricConns,
 			Help: "Connections open now.",
 		}, []string{"server"}),
 		connsClosed: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -67,11 +91,11 @@ func newMetrics(reg prometheus.Registerer, h *health, variant string, dropped *a
 			Help: "Failures to accept a connection, such as too many open files.",
 		}, []string{"server"}),
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "imagelab_http_requests_rejected_total",
+			Name: metricRejected,
 			Help: "Requests turned away before their handler, by reason.",
 		}, []string{"reason"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "imagelab_http_panics_total",
+			Name: metricPanics,
 			Help: "Panics recovered in handlers.",
 		}),
 		probes: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -79,7 +103,7 @@ func newMetrics(reg prometheus.Registerer, h *health, variant string, dropped *a
 			Help: "Requests to /health, by the status that they were told.",
 		}, []string{"status"}),
 		probeDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "imagelab_health_probe_duration_seconds",
+			Name:    metricProbeDuration,
 			Help:    "Time that the server spent on requests to /health.",
 			Buckets: []float64{.00001, .000025, .00005, .0001, .00025, .0005, .001, .01, .1},
 		}),
@@ -88,11 +112,11 @@ func newMetrics(reg prometheus.Registerer, h *health, variant string, dropped *a
 			Help: "Whether an actor of the process runs (1) or has returned (0).",
 		}, []string{"actor"}),
 		drainDuration: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "imagelab_drain_duration_seconds",
+			Name: metricDrainDuration,
 			Help: "How long the drain took; absent before its end.",
 		}, []string{"server"}),
 		cut: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "imagelab_drain_cut_connections_total",
+			Name: metricDrainCut,
 			Help: "Connections cut at the end of the drain, by what they were doing.",
 		}, []string{"server", "reason"}),
 		reaped: prometheus.NewCounter(prometheus.CounterOpts{
@@ -100,7 +124,7 @@ func newMetrics(reg prometheus.Registerer, h *health, variant string, dropped *a
 			Help: "Orphaned processes reaped as PID 1.",
 		}),
 		storeRejected: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "imagelab_store_rejected_total",
+			Name: metricStoreRejected,
 			Help: "Uploads that were not kept, by reason.",
 		}, []string{"reason"}),
 	}

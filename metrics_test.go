@@ -127,6 +127,22 @@ func TestCountersCount(t *testing.T) {
 	}
 }
 
+func TestDashboardIsMadeOfMetricsThatExist(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	ask(t, "GET", in.app+"/health", "")
+	_, body := fetch(t, "GET", in.ops+"/metrics", "")
+	for _, name := range []string{
+		metricRequests, metricPanics, metricInFlight, metricDuration, metricConns, metricProbeDuration,
+		metricStoreBytes, metricStoreCapacity, metricStoreBlobs,
+		metricResident, metricHeap, metricCPU, metricOpenFiles, metricGoroutines,
+	} {
+		if !strings.Contains(body, "\n# TYPE "+name+" ") {
+			t.Errorf("GET /metrics has no %s", name)
+		}
+	}
+}
+
 // goVersion is what the program says that it was built with.
 func goVersion(t *testing.T) string {
 	t.Helper()

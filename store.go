@@ -78,13 +78,13 @@ func openStore(cfg Config, maxUploads int64, reg prometheus.Registerer, m *metri
 	}
 	reg.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "imagelab_store_bytes", Help: "Bytes of blobs kept, and reserved by uploads under way.",
+			Name: metricStoreBytes, Help: "Bytes of blobs kept, and reserved by uploads under way.",
 		}, func() float64 { st.mu.Lock(); defer st.mu.Unlock(); return float64(st.used) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "imagelab_store_blobs", Help: "Blobs kept.",
+			Name: metricStoreBlobs, Help: "Blobs kept.",
 		}, func() float64 { st.mu.Lock(); defer st.mu.Unlock(); return float64(len(st.blobs)) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "imagelab_store_capacity_bytes", Help: "Bytes that the store may keep.",
+			Name: metricStoreCapacity, Help: "Bytes that the store may keep.",
 		}, func() float64 { return float64(st.capacity) }),
 	)
 	return st

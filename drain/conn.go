@@ -285,19 +285,22 @@ func (c *conn) end() error {
 	return c.TCPConn.Close()
 }
 
+// maxFINWait is how long a client without an answer to come may take to close.
+const maxFINWait = time.Second
+
 // linger says FIN, and waits for the client's kernel to acknowledge it: then everything
 // before it has arrived as well.
 //
-// A connection that was waiting for a request is waited for until its client has closed it
-// too: then whatever it sent before it knew has come. Not every client closes what it does
-// not use, so that has an end, which is the client's grace; a FIN that is all that is not
-// acknowledged has the same. An answer that is not gets the time that is left.
+// A connection that was idle is waited for until its client has closed it, too: then
+// whatever it sent before it knew has come. Not every client closes what it does not use,
+// so that has an end, as has the wait for a FIN when everything else is acknowledged. An
+// answer that is not gets the time that is left.
 func (c *conn) linger() {
 	wasWaiting := c.phaseIs(Silent, Idle)
 	if c.CloseWrite() != nil {
 		return
 	}
-	grace := distanceOf(tcpInfo(c.TCPConn)).grace()
+	grace := min(distanceOf(tcpInfo(c.TCPConn)).grace(), maxFINWait)
 	scrap := make([]byte, 512)
 	late, closed := false, false
 	pause := time.Millisecond

@@ -18,12 +18,14 @@ type Server struct {
 	http   *http.Server
 	ln     *Listener
 	served chan struct{} // closed when Serve has returned
+
+	stop   sync.Once
+	report Report
 }
 
-// New takes srv over: its Handler, ConnState and ConnContext are wrapped, and its
-// methods are not to be called any more. Only Serve and Shutdown of the Server are. srv
-// may have a TLSConfig with certificates. Its WriteTimeout should be 0, in favour of
-// Options.WriteTimeout.
+// New takes srv over: its Handler, ConnState and ConnContext are wrapped, and its methods
+// are not to be called any more, those of the Server are. srv may have a TLSConfig with
+// certificates. Its WriteTimeout should be 0, in favour of Options.WriteTimeout.
 func New(srv *http.Server, ln *Listener) *Server {
 	s := &Server{http: srv, ln: ln, served: make(chan struct{})}
 	srv.Handler = s.wrap(srv.Handler, srv.DisableGeneralOptionsHandler)
@@ -240,8 +242,14 @@ const (
 // Shutdown stops the server: no new connections, requests in flight finish, connections
 // close as they fall idle, and whatever was written is acknowledged by the client's
 // kernel. It returns as soon as nothing is left. When ctx ends, by its deadline or
-// because it is cancelled, what is left is cut. It is called once.
+// because it is cancelled, what is left is cut. A second call waits for the first, and
+// returns its report.
 func (s *Server) Shutdown(ctx context.Context) Report {
+	s.stop.Do(func() { s.report = s.shutdown(ctx) })
+	return s.report
+}
+
+func (s *Server) shutdown(ctx context.Context) Report {
 	began := time.Now()
 	s.Draining()
 	door := s.ln.shutDoor(began)

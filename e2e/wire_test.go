@@ -2,14 +2,12 @@ package e2e
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,10 +42,6 @@ func (tc wireCase) String() string {
 // TestStopOverAWireLosesNothing stops the server while handshakes, requests and answers are on their way, and while
 // some of them get lost.
 func TestStopOverAWireLosesNothing(t *testing.T) {
-	stops := 1
-	if *soak {
-		stops = 50
-	}
 	var cases []wireCase
 	for _, rtt := range []time.Duration{1, 10, 30, 100, 300} {
 		for _, loss := range []float64{0, 0.01} {
@@ -62,21 +56,78 @@ func TestStopOverAWireLosesNothing(t *testing.T) {
 	for _, tc := range cases {
 		t.Run(tc.String(), func(t *testing.T) {
 			t.Parallel()
-			var requests int64
-			var lost int
-			for range stops {
-				sent, missing := stopOverWire(t, tc, binary)
-				requests += sent
-				lost += missing
-			}
-			t.Logf("%d requests, %d stops, %d lost", requests, stops, lost)
+			manyStops(t, tc, imagelabProgram(t, tc, binary))
 		})
 	}
 }
 
-// stopOverWire stops a server under load once, and returns how many requests were sent and how many of them, or of the
+// TestExampleStopsOverAWire does the same with a program that has nothing of imagelab but its package drain, and is
+// built as its user would build it.
+func TestExampleStopsOverAWire(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "example")
+	build(t, exec.Command("go", "build", "-C", filepath.Join(root(t), "examples", "drain"), "-o", binary, "."))
+	for _, tc := range []wireCase{{100 * time.Millisecond, 0, "0s", "1"}, {30 * time.Millisecond, 0.01, "0s", "1"}} {
+		t.Run(tc.String(), func(t *testing.T) {
+			t.Parallel()
+			manyStops(t, tc, program{
+				command: []string{binary, ":8000"},
+				verdict: func(output string) string { return strings.TrimSpace(output) },
+				clean:   "no request was lost",
+			})
+		})
+	}
+}
+
+// A program serves on port 8000 until SIGTERM.
+type program struct {
+	command []string
+	env     []string
+	verdict func(output string) string // what it says of its stop
+	clean   string                     // the verdict when nothing was lost
+}
+
+func imagelabProgram(t *testing.T, tc wireCase, binary string) program {
+	t.Helper()
+	p := program{
+		command: []string{binary},
+		// On a new connection the kernel waits for seconds before it repeats a request for the second time. Only the
+		// stop may be what loses it.
+		env: []string{"PORT=8000", "IMAGELAB_OPS_ADDR=:9000", "IMAGELAB_DATA_DIR=" + t.TempDir(), "SECRET=x",
+			"IMAGELAB_READ_HEADER_TIMEOUT=" + load.Patience.String()},
+		verdict: lastMessage,
+		clean:   "stopped, no request was lost",
+	}
+	if tc.delay != "" {
+		p.env = append(p.env, "IMAGELAB_DRAIN_DELAY="+tc.delay)
+	}
+	if tc.cookies == "2" {
+		// A handshake by cookie leaves nothing in the kernel that a server could wait for. Without the right to
+		// filter, one may get lost; the server has to say so either way.
+		p.clean = "stopped, no request that was seen was cut"
+	}
+	return p
+}
+
+// manyStops stops the program as often as the run asks for.
+func manyStops(t *testing.T, tc wireCase, p program) {
+	t.Helper()
+	stops := 1
+	if *soak {
+		stops = 50
+	}
+	var requests int64
+	var lost int
+	for range stops {
+		sent, missing := stopOverWire(t, tc, p)
+		requests += sent
+		lost += missing
+	}
+	t.Logf("%d requests, %d stops, %d lost", requests, stops, lost)
+}
+
+// stopOverWire stops a program under load once, and returns how many requests were sent and how many of them, or of the
 // connections for them, were lost.
-func stopOverWire(t *testing.T, tc wireCase, binary string) (sent int64, lost int) {
+func stopOverWire(t *testing.T, tc wireCase, p program) (sent int64, lost int) {
 	t.Helper()
 	seed := rand.Uint64()
 	w, err := wire.New(tc.rtt, tc.loss, seed)
@@ -91,23 +142,24 @@ func stopOverWire(t *testing.T, tc wireCase, binary string) (sent int64, lost in
 		t.Fatal(err)
 	}
 
-	cmd := exec.Command(binary)
-	// On a new connection the kernel waits for seconds before it repeats a request for the second time. Only the stop
-	// may be what loses it.
-	cmd.Env = environ("PORT=8000", "IMAGELAB_OPS_ADDR=:9000", "IMAGELAB_DATA_DIR="+t.TempDir(), "SECRET=x",
-		"IMAGELAB_READ_HEADER_TIMEOUT="+load.Patience.String())
-	if tc.delay != "" {
-		cmd.Env = append(cmd.Env, "IMAGELAB_DRAIN_DELAY="+tc.delay)
-	}
-	var log bytes.Buffer
-	cmd.Stderr = &log
+	cmd := exec.Command(p.command[0], p.command[1:]...)
+	cmd.Env = environ(p.env...)
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := w.Server.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
 	defer cmd.Process.Kill()
-	awaitOverLoopback(t, w.Server)
+	// From there, as the wire is slow.
+	eventually(t, "listening program", func() bool {
+		conn, err := w.Server.Dial("127.0.0.1:8000", patience)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
 
 	l := load.StartWith(func() (net.Conn, error) {
 		time.Sleep(rand.N(tc.rtt)) // so that the clients do not march in step
@@ -125,16 +177,10 @@ func stopOverWire(t *testing.T, tc wireCase, binary string) (sent int64, lost in
 	}
 	sent, _ = l.Wait()
 
-	verdict, want := lastMessage(log.String()), "stopped, no request was lost"
-	missing := l.Lost()
-	if tc.cookies == "2" {
-		// A handshake by cookie leaves nothing in the kernel that a server could wait for. Without the right to
-		// filter, one may get lost; the server has to say so either way.
-		want = "stopped, no request that was seen was cut"
-	}
-	if len(missing) > 0 && tc.cookies != "2" || err != nil || verdict != want {
+	verdict, missing := p.verdict(output.String()), l.Lost()
+	if len(missing) > 0 && tc.cookies != "2" || err != nil || verdict != p.clean {
 		t.Errorf("seed %d: exit %v, want 0; last message %q, want %q; %d requests, lost %d: %s\n%s",
-			seed, err, verdict, want, sent, len(missing), strings.Join(missing, "; "), log.String())
+			seed, err, verdict, p.clean, sent, len(missing), strings.Join(missing, "; "), output.String())
 	}
 	if _, dropped := w.Packets(); tc.loss == 0 && dropped > 0 {
 		t.Errorf("the wire dropped %d packets, want 0", dropped)
@@ -142,36 +188,20 @@ func stopOverWire(t *testing.T, tc wireCase, binary string) (sent int64, lost in
 	return sent, len(missing)
 }
 
-// buildImagelab builds the binary of this checkout.
+// buildImagelab builds the binary of this checkout, as everybody does.
 func buildImagelab(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "imagelab")
-	cmd := exec.Command("go", "build", "-C", root(t), "-o", path, ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if _, stderr, err := execute(t, cmd); err != nil {
-		t.Fatalf("go build: %v\n%s", err, stderr)
-	}
+	build(t, exec.Command(filepath.Join(root(t), "scripts", "build.sh"), path))
 	return path
 }
 
-// awaitOverLoopback waits until the server in the end says that it is ready. It asks from there: the wire is slow.
-func awaitOverLoopback(t *testing.T, e *wire.End) {
+func build(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
-	c := client()
-	c.Transport = &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(_ context.Context, _, addr string) (net.Conn, error) {
-			return e.Dial(addr, patience)
-		},
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if _, stderr, err := execute(t, cmd); err != nil {
+		t.Fatalf("%v: %v\n%s", cmd, err, stderr)
 	}
-	eventually(t, "ready server", func() bool {
-		resp, err := c.Get("http://127.0.0.1:9000/readyz")
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
-	})
 }
 
 // lastMessage is the msg of the last line of a log of JSON lines, "" if there is none.

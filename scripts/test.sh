@@ -25,7 +25,7 @@ fi
 
 export COMPOSE=$root/scripts/compose.sh
 failed=
-for module in "$root" "$root"/*/; do
+for module in "$root" "$root"/*/ "$root"/examples/*/; do
 	module=${module%/}
 	[ -f "$module/go.mod" ] || continue
 	name=${module#"$root"}

@@ -1,0 +1,77 @@
+// Package drain stops a net/http server without losing a request.
+//
+//	ln, err := drain.Listen(ctx, ":8080", drain.Options{WriteTimeout: 30 * time.Second})
+//	…
+//	srv := drain.New(&http.Server{Handler: mux, IdleTimeout: 90 * time.Second}, ln)
+//	go srv.Serve()
+//	<-stop // SIGTERM
+//	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
+//	defer cancel()
+//	report := srv.Shutdown(ctx)
+//
+// # What http.Server.Shutdown loses
+//
+//   - What sits in the kernel's accept queue: to close a listener resets it. The same goes
+//     for handshakes under way, which take a round trip: 100 ms and more across the world.
+//   - What comes on a connection that was just accepted (go.dev/issue/75591).
+//   - What comes on a kept-alive connection as it is closed (go.dev/issue/23829).
+//   - Pipelined requests behind one that is being served.
+//   - What the kernel still has to send, if the process is the last of its network
+//     namespace, as it is in a container: the namespace ends with it.
+//
+// # What is promised
+//
+// Shutdown does, in this order:
+//
+//  1. Responses carry "Connection: close" (Draining does only that, for as long as a
+//     balancer needs to notice).
+//  2. New handshakes are kept out. Those under way are waited for, and the accept queue is
+//     served. Then the listener is closed: from here on clients are refused.
+//  3. Requests are finished: those that are being served, those of which a part has come,
+//     and those that are pipelined behind them. Streams are told to end (Ending).
+//  4. A connection that waits for a request is closed when its client has been silent for
+//     longer than a client at work would be, by its own round trip and two losses in a row;
+//     one that has sent nothing yet gets a second at least.
+//  5. A connection is closed only when its client's kernel has acknowledged all that was
+//     written to it. Connections that were closed before the stop are waited for as well.
+//
+// It returns as soon as nothing is left. When its context ends, by a deadline or because
+// somebody cancels it, what is left is cut, and counted.
+//
+// Report says what was lost and what could not be checked. Report.Lossless is the only
+// ground on which to say that nothing was lost.
+//
+// # What is not promised
+//
+//   - A request that a client sends on an idle connection at the moment at which it is
+//     closed gets no answer: no HTTP/1.1 server can prevent that, and clients have to send
+//     it again (RFC 9112, 9.3.1). Those that come before the client has closed, too, are
+//     counted (Report.Late).
+//   - A pipelined request that comes behind an answer with "Connection: close", or behind
+//     a request with a body.
+//   - A handshake by SYN cookie, which a kernel sends whose queue is full: it keeps nothing
+//     of it that could be seen. Where the kernel allows a filter, the answers are waited
+//     for; Report.Lossy says that there were cookies in any case.
+//   - A client from which nothing is heard for 3 s during its handshake.
+//   - Whoever the network or a proxy loses. Docker's userland proxy, for one, accepts
+//     connections for a container that has stopped to listen.
+//   - HTTP/2. With TLS, HTTP/1.1 is served and drained, but what is pipelined is not seen,
+//     and a request of which only a part has come is not waited for.
+//
+// # Which kernels
+//
+// Linux. New handshakes are refused by binding the listener to an interface that does not
+// exist, which needs no privilege since Linux 5.7, or dropped by a filter (SO_ATTACH_FILTER,
+// which needs CAP_NET_ADMIN in recent kernels). Where neither is allowed the first moment
+// at which nothing is queued has to do, and Report.Lossy says so. Handshakes under way and
+// answers that are not acknowledged are read from /proc/self/net/tcp; without /proc they
+// are waited for as long as a handshake across the world takes, and Report.Lossy says so.
+// Other programs in the same network namespace that use the same port are counted with it.
+//
+// # What it costs
+//
+// Serving: a handler's ResponseWriter is wrapped, and each connection knows its phase,
+// which is some tens of nanoseconds and no allocation a request. Stopping: a look at all
+// connections every 2 ms, a system call for each that has been silent for a while, and the
+// kernel's list of sockets every 5 ms, or four times as long as it takes to read.
+package drain
