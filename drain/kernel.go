@@ -1,15 +1,8 @@
 package drain
 
 import (
-	"bytes"
-	"errors"
-	"fmt"
-	"io/fs"
 	"net"
 	"os"
-	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -49,17 +42,6 @@ func tcpInfo(c syscall.Conn) *unix.TCPInfo {
 	})
 	return info
 }
-
-// The states of a socket, as TCP_INFO and /proc/net/tcp number them (net/tcp_states.h).
-const (
-	tcpSynReceived = 3
-	tcpFinWait1    = 4
-	tcpFinWait2    = 5
-	tcpTimeWait    = 6
-	tcpClose       = 7
-	tcpLastAck     = 9
-	tcpClosing     = 11
-)
 
 // finAcknowledged says whether the peer's kernel has everything that was sent, FIN
 // included, or the connection is over.
@@ -114,91 +96,6 @@ func dropSYN(ln syscall.Conn) error {
 			&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
 	})
 	return os.NewSyscallError("setsockopt SO_ATTACH_FILTER", err)
-}
-
-// A census counts the sockets of one port that no descriptor stands for.
-type census struct {
-	handshakes  int // under way: the kernel has answered a SYN, and waits for the ACK
-	stale       int // of these, those that are not expected to end any more
-	undelivered int // closed by this process, with bytes that the peer has not acknowledged
-}
-
-// staleAfter is how many times the kernel has answered a SYN anew, after 1 s and 2 s
-// more, before its client counts as gone (tcp(7), tcp_synack_retries).
-const staleAfter = 2
-
-// tables are where the kernel lists the sockets of this network namespace
-// (proc_pid_net(5)).
-var tables = []string{"net/tcp", "net/tcp6"}
-
-// takeCensus reads the kernel's tables below proc, which is /proc/self. A kernel
-// without IPv6 has no second table.
-func takeCensus(proc fs.FS, port int) (census, error) {
-	var all census
-	for i, table := range tables {
-		content, err := fs.ReadFile(proc, table)
-		if i > 0 && errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return census{}, err
-		}
-		all.add(content, port)
-	}
-	return all, nil
-}
-
-// add counts the lines of one table:
-//
-//	sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode …
-//	0: 0100007F:1F40 0100007F:D2F0 04 00000A00:00000000 01:00000014 00000000 0 0 0 …
-func (all *census) add(table []byte, port int) {
-	local := fmt.Appendf(nil, ":%04X ", port)
-	for line := range bytes.Lines(table) {
-		// Most sockets are others', or connections; this finds them out cheaply.
-		if len(line) < 40 || !bytes.Contains(line[:min(len(line), 50)], local) {
-			continue
-		}
-		fields := bytes.Fields(line)
-		if len(fields) < 10 || !bytes.HasSuffix(fields[1], local[:5]) {
-			continue
-		}
-		state, _ := strconv.ParseUint(string(fields[3]), 16, 8)
-		queue, _, _ := bytes.Cut(fields[4], []byte(":"))
-		waiting, _ := strconv.ParseUint(string(queue), 16, 32)
-		closed := string(fields[9]) == "0" // it has no inode any more
-		switch state {
-		case tcpSynReceived:
-			all.handshakes++
-			if again, _ := strconv.ParseUint(string(fields[6]), 16, 32); again >= staleAfter {
-				all.stale++
-			}
-		case tcpFinWait1, tcpClosing, tcpLastAck:
-			// One is the FIN alone: that the client has no more to come it also
-			// learns from the length of its answer.
-			if closed && waiting > 1 {
-				all.undelivered++
-			}
-		}
-	}
-}
-
-// cookiesSent is how many SYN cookies the kernel has sent in this network namespace
-// (proc_pid_net(5), netstat, TcpExt SyncookiesSent).
-func cookiesSent(proc fs.FS) (int, error) {
-	content, err := fs.ReadFile(proc, "net/netstat")
-	if err != nil {
-		return 0, err
-	}
-	// Pairs of lines: names, then values.
-	lines := strings.Split(string(content), "\n")
-	for i := 0; i+1 < len(lines); i += 2 {
-		names, values := strings.Fields(lines[i]), strings.Fields(lines[i+1])
-		if at := slices.Index(names, "SyncookiesSent"); at >= 0 && at < len(values) {
-			return strconv.Atoi(values[at])
-		}
-	}
-	return 0, errors.New("net/netstat has no SyncookiesSent")
 }
 
 // portOf is the port that ln listens on.

@@ -24,8 +24,8 @@ type Server struct {
 }
 
 // New takes srv over: its Handler, ConnState and ConnContext are wrapped, and its methods
-// are not to be called any more, those of the Server are. srv may have a TLSConfig with
-// certificates. Its WriteTimeout should be 0, in favour of Options.WriteTimeout.
+// are not to be called any more, those of the Server are. Its WriteTimeout should be 0, in
+// favour of Options.WriteTimeout.
 func New(srv *http.Server, ln *Listener) *Server {
 	s := &Server{http: srv, ln: ln, served: make(chan struct{})}
 	srv.Handler = s.wrap(srv.Handler, srv.DisableGeneralOptionsHandler)
@@ -56,13 +56,18 @@ func New(srv *http.Server, ln *Listener) *Server {
 // Serve serves until Shutdown. It returns nil after a drain, also one that had to cut,
 // and otherwise what made it end. It is called once.
 func (s *Server) Serve() error {
-	defer close(s.served)
-	var err error
-	if s.http.TLSConfig != nil {
-		err = s.http.ServeTLS(s.ln, "", "")
-	} else {
-		err = s.http.Serve(s.ln)
-	}
+	return s.until(s.http.Serve(s.ln))
+}
+
+// ServeTLS is Serve over TLS. The files are those of http.Server.ServeTLS, and empty if
+// srv's TLSConfig has certificates.
+func (s *Server) ServeTLS(certFile, keyFile string) error {
+	return s.until(s.http.ServeTLS(s.ln, certFile, keyFile))
+}
+
+// until says that the listener is closed, and whether err is more than that.
+func (s *Server) until(err error) error {
+	close(s.served)
 	if errors.Is(err, errEmptied) || errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"strings"
@@ -437,7 +438,7 @@ func TestObserve(t *testing.T) {
 func TestWithoutProcNothingIsClaimed(t *testing.T) {
 	t.Parallel()
 	r := run(t, hello)
-	r.ln.proc = fstest.MapFS{}
+	r.ln.proc, r.ln.cookiesErr = fstest.MapFS{}, fs.ErrNotExist // as Listen would have found
 	report := r.stop(t, patience)
 	if report.Lossy == nil || report.Requests != 0 {
 		t.Errorf("Shutdown() = %+v, want a doubt", report)
@@ -451,43 +452,5 @@ func TestCookiesAreSaid(t *testing.T) {
 	report := r.stop(t, patience)
 	if report.Lossy == nil || !strings.Contains(report.Lossy.Error(), "SYN cookies") {
 		t.Errorf("Shutdown() = %+v, want a doubt because of SYN cookies", report)
-	}
-}
-
-func TestCensus(t *testing.T) {
-	t.Parallel()
-	const head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
-	table := head +
-		"   0: 00000000:1F40 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1234 1 0 100 0 0 10 0\n" +
-		"   1: 0100007F:1F40 0100007F:D2F0 03 00000000:00000000 01:00000063 00000000     0        0 0 1 0\n" +
-		"   2: 0100007F:1F40 0100007F:D2F1 03 00000000:00000000 01:00000063 00000002     0        0 0 1 0\n" +
-		"   3: 0100007F:1F40 0100007F:D2F2 04 00000A00:00000000 01:00000014 00000000     0        0 0 2 0\n" +
-		"   4: 0100007F:1F40 0100007F:D2F3 04 00000001:00000000 01:00000014 00000000     0        0 0 2 0\n" +
-		"   5: 0100007F:1F40 0100007F:D2F4 01 00000A00:00000000 01:00000014 00000000     0        0 77 2 0\n" +
-		"   6: 0100007F:1F41 0100007F:1F40 03 00000000:00000000 01:00000063 00000000     0        0 0 1 0\n" +
-		"12345: 0100007F:1F40 0100007F:D2F5 06 00000000:00000000 03:00000063 00000000     0        0 0 3 0\n" +
-		"   8: 0100007F:1F40 0100007F:D2F6 09 00000A00:00000000 01:00000014 00000000     0        0 0 2 0\n"
-	table6 := head +
-		"   0: 0000000000000000FFFF00000100007F:1F40 0000000000000000FFFF00000100007F:D2F7 03 00000000:00000000 01:00000063 00000000     0        0 0 1 0\n"
-	got, err := takeCensus(fstest.MapFS{"net/tcp": {Data: []byte(table)}, "net/tcp6": {Data: []byte(table6)}}, 8000)
-	if want := (census{handshakes: 3, stale: 1, undelivered: 2}); got != want || err != nil {
-		t.Errorf("takeCensus() = %+v, %v, want %+v", got, err, want)
-	}
-	if _, err := takeCensus(fstest.MapFS{"net/tcp": {Data: []byte(table)}}, 8000); err != nil {
-		t.Errorf("takeCensus() without IPv6 = %v, want nil", err)
-	}
-	if _, err := takeCensus(fstest.MapFS{}, 8000); err == nil {
-		t.Error("takeCensus() without /proc = nil, want an error")
-	}
-}
-
-func TestCookiesSent(t *testing.T) {
-	t.Parallel()
-	proc := fstest.MapFS{"net/netstat": {Data: []byte("TcpExt: A SyncookiesSent B\nTcpExt: 1 22 3\nIpExt: C\nIpExt: 4\n")}}
-	if got, err := cookiesSent(proc); got != 22 || err != nil {
-		t.Errorf("cookiesSent() = %d, %v, want 22", got, err)
-	}
-	if _, err := cookiesSent(fstest.MapFS{"net/netstat": {Data: []byte("TcpExt: A\nTcpExt: 1\n")}}); err == nil {
-		t.Error("cookiesSent() without a count = nil, want an error")
 	}
 }

@@ -1,0 +1,214 @@
+package drain
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A census counts the sockets of one port that no descriptor stands for.
+type census struct {
+	handshakes  int // under way: the kernel has answered a SYN, and waits for the ACK
+	stale       int // of these, those that are not expected to end any more
+	undelivered int // closed by this process, with bytes that the peer has not acknowledged
+}
+
+// staleAfter is how many times the kernel has answered a SYN anew, after 1 s and 2 s more,
+// before its client counts as gone (tcp(7), tcp_synack_retries).
+const staleAfter = 2
+
+// The states of a socket, as the kernel numbers them everywhere (net/tcp_states.h).
+const (
+	tcpSynReceived = 3
+	tcpFinWait1    = 4
+	tcpFinWait2    = 5
+	tcpTimeWait    = 6
+	tcpClose       = 7
+	tcpLastAck     = 9
+	tcpClosing     = 11
+)
+
+// add counts a socket: its state, how often the kernel has sent something anew, the bytes
+// that its peer has not acknowledged, and its inode, which is 0 when it was closed.
+func (all *census) add(state, again, unacknowledged, inode uint64) {
+	switch state {
+	case tcpSynReceived:
+		all.handshakes++
+		if again >= staleAfter {
+			all.stale++
+		}
+	case tcpFinWait1, tcpClosing, tcpLastAck:
+		// One byte is the FIN alone: that no more is to come the client also learns
+		// from the length of its answer.
+		if inode == 0 && unacknowledged > 1 {
+			all.undelivered++
+		}
+	}
+}
+
+// takeCensus asks the kernel for the sockets of a port, or where it does not answer, such
+// as below a strict seccomp profile, reads its tables below proc, which is /proc/self. That
+// takes as much longer as there are other sockets.
+func takeCensus(proc fs.FS, port int) (census, error) {
+	all, err := askForCensus(port)
+	if err == nil {
+		return all, nil
+	}
+	all, procErr := readCensus(proc, port)
+	if procErr != nil {
+		return census{}, errors.Join(err, procErr)
+	}
+	return all, nil
+}
+
+// askForCensus has the sockets dumped by sock_diag(7).
+func askForCensus(port int) (all census, err error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return census{}, os.NewSyscallError("socket NETLINK_SOCK_DIAG", err)
+	}
+	defer unix.Close(fd)
+	// The kernel answers at once, or never.
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1})
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		if err := all.dump(fd, family, port); err != nil {
+			return census{}, err
+		}
+	}
+	return all, nil
+}
+
+// The messages of linux/inet_diag.h.
+type (
+	diagID struct {
+		sport, dport [2]byte // big-endian
+		src, dst     [16]byte
+		iface        uint32
+		cookie       [2]uint32
+	}
+	diagRequest struct {
+		unix.NlMsghdr
+		family, protocol, ext, pad uint8
+		states                     uint32 // a bit for each
+		id                         diagID
+	}
+	diagMessage struct {
+		family, state, timer, retrans       uint8
+		id                                  diagID
+		expires, rqueue, wqueue, uid, inode uint32
+	}
+)
+
+// dump adds the sockets of one family.
+func (all *census) dump(fd int, family uint8, port int) error {
+	request := diagRequest{
+		NlMsghdr: unix.NlMsghdr{
+			Len: uint32(unsafe.Sizeof(diagRequest{})), Type: unix.SOCK_DIAG_BY_FAMILY,
+			Flags: unix.NLM_F_REQUEST | unix.NLM_F_DUMP,
+		},
+		family: family, protocol: unix.IPPROTO_TCP,
+		states: 1<<tcpSynReceived | 1<<tcpFinWait1 | 1<<tcpLastAck | 1<<tcpClosing,
+	}
+	binary.BigEndian.PutUint16(request.id.sport[:], uint16(port))
+	bytesOf := unsafe.Slice((*byte)(unsafe.Pointer(&request)), unsafe.Sizeof(request))
+	if err := unix.Sendto(fd, bytesOf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return os.NewSyscallError("sendto NETLINK_SOCK_DIAG", err)
+	}
+	buf := make([]byte, 32<<10) // as large as what the kernel sends at once
+	for {
+		n, _, err := unix.Recvfrom(fd, buf, 0)
+		if err != nil {
+			return os.NewSyscallError("recvfrom NETLINK_SOCK_DIAG", err)
+		}
+		for rest := buf[:n]; len(rest) >= unix.SizeofNlMsghdr; {
+			h := (*unix.NlMsghdr)(unsafe.Pointer(&rest[0]))
+			if h.Len < unix.SizeofNlMsghdr || int(h.Len) > len(rest) {
+				return errors.New("NETLINK_SOCK_DIAG: a message without an end")
+			}
+			body := rest[unix.SizeofNlMsghdr:h.Len]
+			switch h.Type {
+			case unix.NLMSG_DONE:
+				return nil
+			case unix.NLMSG_ERROR:
+				if len(body) < 4 {
+					return errors.New("NETLINK_SOCK_DIAG: an error without a number")
+				}
+				errno := -int32(binary.NativeEndian.Uint32(body))
+				return fmt.Errorf("NETLINK_SOCK_DIAG: %w", unix.Errno(errno))
+			}
+			if len(body) >= int(unsafe.Sizeof(diagMessage{})) {
+				m := (*diagMessage)(unsafe.Pointer(&body[0]))
+				all.add(uint64(m.state), uint64(m.retrans), uint64(m.wqueue), uint64(m.inode))
+			}
+			rest = rest[min(len(rest), (int(h.Len)+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1)):]
+		}
+	}
+}
+
+// readCensus reads the kernel's tables (proc_pid_net(5)). A kernel without IPv6 has no
+// second one.
+func readCensus(proc fs.FS, port int) (all census, err error) {
+	for i, table := range []string{"net/tcp", "net/tcp6"} {
+		content, err := fs.ReadFile(proc, table)
+		if i > 0 && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return census{}, err
+		}
+		all.read(content, port)
+	}
+	return all, nil
+}
+
+// read counts the lines of one table:
+//
+//	sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode …
+//	0: 0100007F:1F40 0100007F:D2F0 04 00000A00:00000000 01:00000014 00000000 0 0 0 …
+func (all *census) read(table []byte, port int) {
+	local := fmt.Appendf(nil, ":%04X", port)
+	for line := range bytes.Lines(table) {
+		// Most sockets are others', or connections; this finds them out cheaply.
+		if !bytes.Contains(line[:min(len(line), 50)], local) {
+			continue
+		}
+		fields := bytes.Fields(line)
+		if len(fields) < 10 || !bytes.HasSuffix(fields[1], local) {
+			continue
+		}
+		queue, _, _ := bytes.Cut(fields[4], []byte(":"))
+		all.add(number(fields[3], 16), number(fields[6], 16), number(queue, 16), number(fields[9], 10))
+	}
+}
+
+func number(text []byte, base int) uint64 {
+	n, _ := strconv.ParseUint(string(text), base, 64)
+	return n
+}
+
+// cookiesSent is how many SYN cookies the kernel has sent in this network namespace
+// (proc_pid_net(5), netstat, TcpExt SyncookiesSent).
+func cookiesSent(proc fs.FS) (int, error) {
+	content, err := fs.ReadFile(proc, "net/netstat")
+	if err != nil {
+		return 0, err
+	}
+	// Pairs of lines: names, then values.
+	lines := strings.Split(string(content), "\n")
+	for i := 0; i+1 < len(lines); i += 2 {
+		names, values := strings.Fields(lines[i]), strings.Fields(lines[i+1])
+		if at := slices.Index(names, "SyncookiesSent"); at >= 0 && at < len(values) {
+			return strconv.Atoi(values[at])
+		}
+	}
+	return 0, errors.New("net/netstat has no SyncookiesSent")
+}
