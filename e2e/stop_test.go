@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"imagelab/e2e/internal/load"
+	"imagelab/e2e/load"
 )
 
 // ended reports what the load has lost.

@@ -18,8 +18,8 @@ import (
 	"testing"
 	"time"
 
-	"imagelab/e2e/internal/load"
-	"imagelab/e2e/internal/wire"
+	"imagelab/e2e/load"
+	"imagelab/e2e/wire"
 )
 
 // The stops mostly wait, so -parallel 8 shortens a soak. It is more than go test's own limit allows: -timeout 2h.
