@@ -109,10 +109,10 @@ func stopOverWire(t *testing.T, tc wireCase, binary string) (sent int64, lost in
 	defer cmd.Process.Kill()
 	awaitOverLoopback(t, w.Server)
 
-	l := load.StartWith(func() (net.Conn, error) {
+	l := startLoad(func() (net.Conn, error) {
 		time.Sleep(rand.N(tc.rtt)) // so that the clients do not march in step
 		return w.Client.Dial(w.Server.Addr+":8000", load.Patience)
-	}, 32)
+	})
 	eventually(t, "answers for every client", func() bool { return l.Fewest() >= 3 || len(l.Lost()) > 0 })
 	l.ServerStops()
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
