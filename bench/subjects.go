@@ -153,7 +153,9 @@ func (in *instance) awaitReady() error {
 	// A client of its own: the first connection is a part of the measurement.
 	transport := &http.Transport{DisableKeepAlives: true}
 	if in.end != nil {
-		transport.DialContext = func(_ context.Context, _, addr string) (net.Conn, error) { return in.end.Dial(addr, patience) }
+		transport.DialContext = func(_ context.Context, _, addr string) (net.Conn, error) {
+			return in.end.Dial(addr, patience)
+		}
 	}
 	client := http.Client{Transport: transport, Timeout: 5 * time.Second}
 	var err error
