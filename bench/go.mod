@@ -6,6 +6,7 @@ require (
 	github.com/tsenart/vegeta/v12 v12.13.0
 	golang.org/x/sys v0.50.0
 	gonum.org/v1/plot v0.17.0
+	imagelab/e2e v0.0.0
 )
 
 require (
@@ -24,3 +25,5 @@ require (
 	golang.org/x/sync v0.16.0 // indirect
 	golang.org/x/text v0.28.0 // indirect
 )
+
+replace imagelab/e2e => ../e2e

@@ -5,8 +5,10 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os/exec"
@@ -16,6 +18,9 @@ import (
 	"time"
 
 	vegeta "github.com/tsenart/vegeta/v12/lib"
+
+	"imagelab/e2e/load"
+	"imagelab/e2e/wire"
 )
 
 //go:embed report.lua
@@ -112,7 +117,11 @@ func sendSlowly(ctx context.Context, in *instance, begun func()) {
 // stopUnderLoad sends what 32 clients can, half of them on kept connections and
 // half on new ones, stops the server meanwhile, and counts the requests that were
 // not answered. wrk could not tell these from refused connections.
-func (b *bench) stopUnderLoad(in *instance) (lost float64, err error) {
+func (b *bench) stopUnderLoad(s *subject) (lost float64, err error) {
+	in, err := b.start(s)
+	if err != nil {
+		return 0, err
+	}
 	target := vegeta.NewStaticTargeter(vegeta.Target{Method: http.MethodPost, URL: in.url})
 	counts := make(chan float64)
 	var attackers []*vegeta.Attacker
@@ -144,7 +153,41 @@ func (b *bench) stopUnderLoad(in *instance) (lost float64, err error) {
 		lost += <-counts
 	}
 	if math.IsNaN(lost) {
-		return 0, fmt.Errorf("%s answered nothing before it was stopped", in.name)
+		return 0, errors.New("answered nothing before it was stopped")
 	}
 	return lost, nil
+}
+
+// roundTrip is that of the wire which servers are stopped over.
+const roundTrip = 50 * time.Millisecond
+
+// stopOverWire is stopUnderLoad over a wire. An error is errors.ErrUnsupported
+// where there can be none.
+func (b *bench) stopOverWire(s *subject) (lost float64, err error) {
+	w, err := wire.New(roundTrip, 0, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer w.Close()
+	in, err := b.startIn(w.Server, s)
+	if err != nil {
+		return 0, err
+	}
+	defer in.kill()
+	l := load.Clients{
+		Number: 32,
+		Dial: func() (net.Conn, error) {
+			time.Sleep(rand.N(roundTrip)) // so that the clients do not march in step
+			return w.Client.Dial(net.JoinHostPort(in.host, in.port), load.Patience)
+		},
+		Requests: []string{"GET " + in.path + " HTTP/1.1\r\nHost: x\r\n\r\n"},
+	}.Start()
+	time.Sleep(time.Second) // the load before the signal, not a condition
+	if lost := l.Lost(); len(lost) > 0 || l.Fewest() == 0 {
+		return 0, fmt.Errorf("before the stop: %d answers for a client, lost %q", l.Fewest(), lost)
+	}
+	l.ServerStops()
+	in.stop()
+	l.Wait()
+	return float64(len(l.Lost())), nil
 }

@@ -34,7 +34,7 @@ type bench struct {
 	checked   []*subject // images that check their own health
 	inits     []*subject // imagelab behind another PID 1, as programs
 	pid1s     []*subject // the same in containers
-	shutdown  *subject   // bare, with http.Server.Shutdown
+	shutdown  *subject   // bare, stopped by http.Server.Shutdown
 	images    []image
 	results   results
 	rows      map[string]*row
@@ -160,17 +160,19 @@ func compareRuns(files ...string) error {
 	return nil
 }
 
+// row is the one of the id.
+func (b *bench) row(id string) *row {
+	for i := range describe {
+		if b.rows[id] == nil && describe[i].ID == id {
+			b.rows[id] = &describe[i]
+		}
+	}
+	return b.rows[id]
+}
+
 // add notes one round's value; NaN is none.
 func (b *bench) add(id, subject string, v float64) {
-	r := b.rows[id]
-	if r == nil {
-		for i := range describe {
-			if describe[i].ID == id {
-				r = &describe[i]
-			}
-		}
-		b.rows[id] = r
-	}
+	r := b.row(id)
 	s := r.of(subject)
 	if s == nil {
 		r.Samples = append(r.Samples, sample{Subject: subject})
@@ -262,13 +264,13 @@ func (b *bench) prepare(with *subject) error {
 		}
 	}
 
-	bare := &subject{name: "bare", command: []string{b.program("bare"), "127.0.0.1:{port}"}, path: "/health"}
-	b.shutdown = &subject{name: "bare with Shutdown", command: []string{b.program("shutdown"), "127.0.0.1:{port}"}, path: "/health", metrics: "http://127.0.0.1:{port}/metrics"}
+	bare := &subject{name: "bare", command: []string{b.program("bare"), "{host}:{port}"}, path: "/health"}
+	b.shutdown = &subject{name: "bare", command: []string{b.program("shutdown"), "{host}:{port}"}, path: "/health", metrics: "http://127.0.0.1:{port}/metrics"}
 	imagelab := &subject{name: "imagelab", command: []string{b.program("imagelab")}, path: "/health", metrics: "http://127.0.0.1:{ops}/metrics",
 		env: []string{"PORT={port}", "IMAGELAB_OPS_ADDR=127.0.0.1:{ops}", "IMAGELAB_DATA_DIR=" + b.work}}
 	podinfo := &subject{name: "podinfo", command: []string{b.program("podinfo"), "--port={port}", "--level=error"}, path: "/healthz", metrics: "http://127.0.0.1:{port}/metrics"}
-	httpbin := &subject{name: "go-httpbin", command: []string{b.program("go-httpbin"), "-host", "127.0.0.1", "-port", "{port}"}, path: "/status/200"}
-	flask := &subject{name: "Flask", command: []string{"/usr/bin/python3", filepath.Join(b.root, "testdata/flask/app.py")}, path: "/health", env: []string{"PORT={port}"}}
+	httpbin := &subject{name: "go-httpbin", command: []string{b.program("go-httpbin"), "-host", "{host}", "-port", "{port}"}, path: "/status/200"}
+	flask := &subject{name: "Flask", command: []string{"/usr/bin/python3", filepath.Join(b.root, "testdata/flask/app.py")}, path: "/health", env: []string{"HOST={host}", "PORT={port}"}}
 	b.servers = []*subject{bare, imagelab, podinfo, httpbin, flask}
 	b.sweepers = []*subject{bare, imagelab, podinfo}
 	b.images = []image{{"imagelab", "imagelab:scratch"}, {"imagelab (alpine)", "imagelab:alpine"}}

@@ -150,6 +150,7 @@ var glances = []struct {
 	{row: "rps-saturation", what: "requests/s"},
 	{row: "p99-1000", what: "p99 at 1,000/s"},
 	{row: "lost", what: "lost on SIGTERM", total: true},
+	{row: "lost-50ms", what: "lost on SIGTERM, at 50 ms", total: true},
 }
 
 // glance is a table of the subjects that have at least half of its figures: a
@@ -161,7 +162,7 @@ func (r *results) glance() (header []string, lines [][]string) {
 	header = []string{""}
 	for _, g := range glances {
 		measured := r.find(g.row)
-		if measured == nil {
+		if measured == nil || measured.LeftOut != "" {
 			continue
 		}
 		column := *measured
@@ -223,7 +224,7 @@ func (r *results) markdown(w io.Writer, misses string) error {
 
 	fmt.Fprintf(b, "## At a glance\n\n%s\n\n", glanceBegin)
 	if header, lines := r.glance(); len(lines) > 0 {
-		fmt.Fprint(b, "`bare` is the least net/http server; **bold** is the best, and what cannot be told apart from it.\n\n")
+		fmt.Fprint(b, "`bare` is the least net/http server, stopped by http.Server.Shutdown; **bold** is the best, and what cannot be told apart from it.\n\n")
 		table(b, 1, header, lines)
 	}
 	var lines [][]string
@@ -277,6 +278,10 @@ func facts(b *bytes.Buffer, what string, facts []fact) {
 // table of one row: its subjects by rank.
 func (r *row) table(b *bytes.Buffer) {
 	fmt.Fprintf(b, "### %s\n\n", heading(r.Title))
+	if r.LeftOut != "" {
+		fmt.Fprintf(b, "Left out here: %s.\n\n", r.LeftOut)
+		return
+	}
 	header := []string{"rank", "subject", "ratio to " + r.Floor, "median", "spread"}
 	if r.Floor == "" {
 		header = slices.Delete(header, 2, 3)

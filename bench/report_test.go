@@ -89,6 +89,22 @@ func TestMissesWithoutReason(t *testing.T) {
 	}
 }
 
+func TestLeftOut(t *testing.T) {
+	t.Parallel()
+	r := recorded(t)
+	*r.find("lost-50ms") = row{ID: "lost-50ms", Section: "stop", Title: "stops over a wire", LeftOut: "no TUN device"}
+	var got bytes.Buffer
+	if err := r.markdown(&got, ""); err != nil {
+		t.Fatal(err)
+	}
+	if want := "### Stops over a wire\n\nLeft out here: no TUN device.\n\n#"; !strings.Contains(got.String(), want) {
+		t.Errorf("the report lacks %q:\n%s", want, got.String())
+	}
+	if header, _ := r.glance(); slices.Contains(header, "lost on SIGTERM, at 50 ms") {
+		t.Errorf("the columns at a glance are %q, one of them without a figure", header)
+	}
+}
+
 func TestBudgets(t *testing.T) {
 	t.Parallel()
 	type figures map[figure][]float64

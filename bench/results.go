@@ -24,15 +24,16 @@ type fact struct {
 
 // row is one quantity, measured for several subjects in interleaved rounds.
 type row struct {
-	ID      string  `json:"id"`              // unique, as in "rps-saturation"
-	Section string  `json:"section"`         // the heading that it is printed under
-	Title   string  `json:"title"`           // as in "requests a second at saturation"
-	Unit    string  `json:"unit"`            // "bytes", "seconds", "requests/s" or "" for a number
-	More    bool    `json:"more,omitempty"`  // more is better
-	Floor   string  `json:"floor,omitempty"` // the subject that ratios refer to
-	Note    string  `json:"note,omitempty"`  // what a reader has to know
-	X       float64 `json:"x,omitempty"`     // the condition in a sweep, as 0.25 CPU, or 1000 connections
-	Sweep   string  `json:"sweep,omitempty"` // the sweep's name, as "connections"; rows of one sweep make one chart
+	ID      string  `json:"id"`                // unique, as in "rps-saturation"
+	Section string  `json:"section"`           // the heading that it is printed under
+	Title   string  `json:"title"`             // as in "requests a second at saturation"
+	Unit    string  `json:"unit"`              // "bytes", "seconds", "requests/s" or "" for a number
+	More    bool    `json:"more,omitempty"`    // more is better
+	Floor   string  `json:"floor,omitempty"`   // the subject that ratios refer to
+	Note    string  `json:"note,omitempty"`    // what a reader has to know
+	X       float64 `json:"x,omitempty"`       // the condition in a sweep, as 0.25 CPU, or 1000 connections
+	Sweep   string  `json:"sweep,omitempty"`   // the sweep's name, as "connections"; rows of one sweep make one chart
+	LeftOut string  `json:"leftout,omitempty"` // why this machine cannot measure it
 
 	Samples []sample `json:"samples"` // in the order in which the subjects were first measured
 }

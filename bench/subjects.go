@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,12 +17,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"imagelab/e2e/wire"
 )
 
 // subject is a server to measure: a program of this machine, or an image.
 type subject struct {
 	name    string
-	command []string // "{port}" and "{ops}" become free ports
+	command []string // "{port}" and "{ops}" become free ports, "{host}" the address to listen on
 	env     []string // the same
 	image   string   // runs instead of the command, in the host's network namespace
 	path    string   // answers 200 when the server is ready, and gets the load
@@ -35,6 +38,8 @@ type instance struct {
 	cmd       *exec.Cmd
 	container string
 	pid       int
+	end       *wire.End // see startIn
+	host      string
 	port, ops string
 	url       string
 	ready     float64 // seconds from exec, or docker run, to the first 200
@@ -44,7 +49,15 @@ const patience = 20 * time.Second
 
 // start runs the subject on the servers' processor and waits for its first 200.
 func (b *bench) start(s *subject, dockerOptions ...string) (*instance, error) {
-	in := &instance{subject: s, port: strconv.Itoa(s.port), ops: freePort()}
+	return b.startIn(nil, s, dockerOptions...)
+}
+
+// startIn is start in an end of a wire, which no image can be; nil is this machine's own network.
+func (b *bench) startIn(end *wire.End, s *subject, dockerOptions ...string) (*instance, error) {
+	in := &instance{subject: s, end: end, host: "127.0.0.1", port: strconv.Itoa(s.port), ops: freePort()}
+	if end != nil {
+		in.host = end.Addr
+	}
 	if s.port == 0 {
 		in.port = freePort()
 	} else if ln, err := net.Listen("tcp", ":"+in.port); err != nil { // somebody else would be measured
@@ -52,7 +65,7 @@ func (b *bench) start(s *subject, dockerOptions ...string) (*instance, error) {
 	} else {
 		ln.Close()
 	}
-	fill := strings.NewReplacer("{port}", in.port, "{ops}", in.ops)
+	fill := strings.NewReplacer("{host}", in.host, "{port}", in.port, "{ops}", in.ops)
 	var args []string
 	if s.image != "" {
 		args = append([]string{"docker", "run", "-d", "--network", "host", "--cpuset-cpus", b.serverCPU, "--ulimit", "nofile=16384"}, dockerOptions...)
@@ -77,12 +90,16 @@ func (b *bench) start(s *subject, dockerOptions ...string) (*instance, error) {
 			in.cmd.Env = append(in.cmd.Environ(), fill.Replace(v))
 		}
 		in.cmd.Dir = b.work
-		if err := pinned(b.serverCPU, in.cmd.Start); err != nil {
+		run := func() error { return pinned(b.serverCPU, in.cmd.Start) }
+		if end != nil {
+			run = func() error { return end.Do(func() error { return pinned(b.serverCPU, in.cmd.Start) }) }
+		}
+		if err := run(); err != nil {
 			return nil, err
 		}
 		in.pid = in.cmd.Process.Pid
 	}
-	in.url = "http://127.0.0.1:" + in.port + s.path
+	in.url = "http://" + in.host + ":" + in.port + s.path
 	if err := in.awaitReady(); err != nil {
 		in.kill()
 		return nil, err
@@ -134,7 +151,13 @@ func pinned(cpu string, start func() error) error {
 
 func (in *instance) awaitReady() error {
 	// A client of its own: the first connection is a part of the measurement.
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	transport := &http.Transport{DisableKeepAlives: true}
+	if in.end != nil {
+		transport.DialContext = func(_ context.Context, _, addr string) (net.Conn, error) {
+			return in.end.Dial(addr, patience)
+		}
+	}
+	client := http.Client{Transport: transport, Timeout: 5 * time.Second}
 	var err error
 	look := time.Now().Add(time.Second)
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(200 * time.Microsecond) {

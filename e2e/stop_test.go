@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/csv"
 	"fmt"
+	"net"
 	"net/http"
 	"os/exec"
 	"path/filepath"
@@ -11,8 +12,28 @@ import (
 	"testing"
 	"time"
 
-	"imagelab/e2e/internal/load"
+	"imagelab/e2e/load"
 )
+
+// startLoad begins a load of all kinds of requests, by connections that dial makes.
+func startLoad(dial func() (net.Conn, error)) *load.Load {
+	return load.Clients{
+		Number: 32,
+		Dial:   dial,
+		Requests: []string{
+			"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+			"POST /store HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+			"GET /proof HTTP/1.1\r\nHost: x\r\n\r\n",
+			"POST /store HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+		},
+		Statuses: []int{http.StatusOK, http.StatusCreated},
+	}.Start()
+}
+
+// dialer makes connections to addr, with no second try.
+func dialer(addr string) func() (net.Conn, error) {
+	return func() (net.Conn, error) { return net.DialTimeout("tcp", addr, load.Patience) }
+}
 
 // ended reports what the load has lost.
 func ended(t *testing.T, l *load.Load) {
@@ -45,7 +66,7 @@ func TestDockerStopUnderLoadLosesNothing(t *testing.T) {
 		} {
 			t.Run(variant+", "+name, func(t *testing.T) {
 				c := start(t, variant, slices.Concat(hardened, []string{"-e", "SECRET=x"}, options)...)
-				l := load.Start(c.addr, 32)
+				l := startLoad(dialer(c.addr))
 				underway(t, l, 2000)
 				l.ServerStops()
 				docker(t, "stop", c.name)
@@ -104,7 +125,7 @@ func TestRollingReplacementLosesNothing(t *testing.T) {
 		b.awaitServer(t, variant, "UP")
 	}
 
-	l := load.Start(b.addr, 32)
+	l := startLoad(dialer(b.addr))
 	for range 2 {
 		for _, variant := range variants {
 			underway(t, l, 500)

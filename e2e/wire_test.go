@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"imagelab/e2e/internal/load"
-	"imagelab/e2e/internal/wire"
+	"imagelab/e2e/load"
+	"imagelab/e2e/wire"
 )
 
 // The stops mostly wait, so -parallel 8 shortens a soak. It is more than go test's own limit allows: -timeout 2h.
@@ -161,10 +161,10 @@ func stopOverWire(t *testing.T, tc wireCase, p program) (sent int64, lost int) {
 		return err == nil
 	})
 
-	l := load.StartWith(func() (net.Conn, error) {
+	l := startLoad(func() (net.Conn, error) {
 		time.Sleep(rand.N(tc.rtt)) // so that the clients do not march in step
 		return w.Client.Dial(w.Server.Addr+":8000", load.Patience)
-	}, 32)
+	})
 	eventually(t, "answers for every client", func() bool { return l.Fewest() >= 3 || len(l.Lost()) > 0 })
 	l.ServerStops()
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {

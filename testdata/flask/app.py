@@ -1,7 +1,7 @@
 """The mini-service that imagelab replaces, for comparing the two.
 
-Serves on port PORT of 127.0.0.1, or on a free one, which it prints, until it is
-killed.
+Serves on port PORT of HOST, which is 127.0.0.1, or on a free one, which it prints,
+until it is killed.
 """
 
 import hashlib
@@ -39,6 +39,7 @@ def proof():
 
 
 if __name__ == "__main__":
-    server = make_server("127.0.0.1", int(os.environ.get("PORT", "0")), app)
+    host = os.environ.get("HOST", "127.0.0.1")
+    server = make_server(host, int(os.environ.get("PORT", "0")), app)
     print(server.server_port, flush=True)
     server.serve_forever()

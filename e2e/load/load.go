@@ -11,6 +11,8 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -22,32 +24,39 @@ import (
 // that.
 const Patience = 30 * time.Second
 
-// Load is a load under way. Half of its clients keep their connection, half make
-// a new one for each request; they send GETs, and POSTs with a length and in
-// chunks, one after the other.
+// Clients are those of a load. Half of them keep their connection, half make a
+// new one for each request.
+type Clients struct {
+	Number int
+	// Dial makes a connection to the server, which has to be there. Several
+	// clients call it at once. It must not retry, and gives up after Patience.
+	Dial func() (net.Conn, error)
+	// Requests are what the clients send, as it is. Each client sends one of them
+	// again and again; one that keeps no connection adds "Connection: close".
+	Requests []string
+	// Statuses are those of answers. A balancer gives another one in place of a
+	// server that it lost. Without any, all are.
+	Statuses []int
+}
+
+// Load is a load under way.
 type Load struct {
-	dial     func() (net.Conn, error)
+	clients  Clients
 	sent     atomic.Int64
 	answered []atomic.Int64 // by each client
 	stopping atomic.Bool
 	finished atomic.Bool
 
-	clients sync.WaitGroup
+	running sync.WaitGroup
 	mu      sync.Mutex
 	lost    []string
 }
 
-// Start begins to load the server at addr, which has to be there.
-func Start(addr string, clients int) *Load {
-	return StartWith(func() (net.Conn, error) { return net.DialTimeout("tcp", addr, Patience) }, clients)
-}
-
-// StartWith is Start with clients that get their connections from dial. Several
-// of them call it at once. It must not retry, and gives up after Patience.
-func StartWith(dial func() (net.Conn, error), clients int) *Load {
-	l := &Load{dial: dial, answered: make([]atomic.Int64, clients)}
-	for i := range clients {
-		l.clients.Go(func() { l.client(i) })
+// Start begins to load the server.
+func (c Clients) Start() *Load {
+	l := &Load{clients: c, answered: make([]atomic.Int64, c.Number)}
+	for i := range c.Number {
+		l.running.Go(func() { l.client(i) })
 	}
 	return l
 }
@@ -80,7 +89,7 @@ func (l *Load) Lost() []string {
 
 // Wait returns the numbers of requests and answers once the last client is done.
 func (l *Load) Wait() (sent, answered int64) {
-	l.clients.Wait()
+	l.running.Wait()
 	for i := range l.answered {
 		answered += l.answered[i].Load()
 	}
@@ -93,26 +102,19 @@ func (l *Load) lose(format string, args ...any) {
 	l.lost = append(l.lost, fmt.Sprintf(format, args...))
 }
 
-var requests = [...]string{
-	"GET / HTTP/1.1\r\nHost: x\r\n%s\r\n",
-	"POST /store HTTP/1.1\r\nHost: x\r\n%sContent-Length: 5\r\n\r\nhello",
-	"GET /proof HTTP/1.1\r\nHost: x\r\n%s\r\n",
-	"POST /store HTTP/1.1\r\nHost: x\r\n%sTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-}
-
 func (l *Load) client(i int) {
-	keep, option := i%2 == 0, ""
+	keep := i%2 == 0
+	request := l.clients.Requests[i/2%len(l.clients.Requests)]
 	if !keep {
-		option = "Connection: close\r\n"
+		request = strings.Replace(request, "\r\n", "\r\nConnection: close\r\n", 1)
 	}
-	request := fmt.Sprintf(requests[i/2%len(requests)], option)
 
 	var conn net.Conn
 	var answers *bufio.Reader
 	for !l.finished.Load() {
 		if conn == nil {
 			var err error
-			if conn, err = l.dial(); err != nil {
+			if conn, err = l.clients.Dial(); err != nil {
 				if !errors.Is(err, syscall.ECONNREFUSED) || !l.stopping.Load() {
 					l.lose("client %d: %v", i, err)
 				}
@@ -122,7 +124,7 @@ func (l *Load) client(i int) {
 		}
 		l.sent.Add(1)
 		_ = conn.SetDeadline(time.Now().Add(Patience))
-		last, err := exchange(conn, answers, request)
+		last, err := l.exchange(conn, answers, request)
 		if err != nil {
 			conn.Close()
 			l.lose("client %d, kept alive %t: %v", i, keep, err)
@@ -139,10 +141,9 @@ func (l *Load) client(i int) {
 	}
 }
 
-// exchange sends a request as it is and reads the answer; last says that the
-// server closes the connection after it. A balancer answers in place of a server
-// that it lost, so a status that the server does not give is no answer.
-func exchange(conn net.Conn, answers *bufio.Reader, request string) (last bool, err error) {
+// exchange sends a request and reads the answer; last says that the server closes
+// the connection after it.
+func (l *Load) exchange(conn net.Conn, answers *bufio.Reader, request string) (last bool, err error) {
 	if _, err := io.WriteString(conn, request); err != nil {
 		return false, err
 	}
@@ -154,9 +155,8 @@ func exchange(conn net.Conn, answers *bufio.Reader, request string) (last bool, 
 	if err != nil {
 		return false, err
 	}
-	switch resp.StatusCode {
-	case http.StatusOK, http.StatusCreated:
-		return resp.Close, nil
+	if statuses := l.clients.Statuses; len(statuses) > 0 && !slices.Contains(statuses, resp.StatusCode) {
+		return false, fmt.Errorf("status %d: %.200s", resp.StatusCode, body)
 	}
-	return false, fmt.Errorf("status %d: %.200s", resp.StatusCode, body)
+	return resp.Close, nil
 }
