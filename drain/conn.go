@@ -320,7 +320,7 @@ func (c *conn) linger() {
 			break // it has gone
 		}
 	}
-	if late && wasWaiting {
+	if late && wasWaiting && c.plain { // TLS has a word of its own for goodbye
 		c.ln.late.Add(1)
 	}
 }

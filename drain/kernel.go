@@ -128,6 +128,7 @@ func distanceOf(info *unix.TCPInfo) distance {
 
 const (
 	nearGrace   = 50 * time.Millisecond
+	nearTripMax = 25 * time.Millisecond
 	farGrace    = 1500 * time.Millisecond
 	silentGrace = time.Second
 )
@@ -139,7 +140,8 @@ const (
 // are covered.
 func (d distance) grace() time.Duration {
 	if d.near {
-		return nearGrace + 8*d.trip
+		// What makes such a round trip long is a busy machine, or a delayed ACK.
+		return nearGrace + 8*min(d.trip, nearTripMax)
 	}
 	return farGrace + 8*d.trip
 }

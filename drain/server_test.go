@@ -3,11 +3,14 @@ package drain
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -453,4 +456,66 @@ func TestCookiesAreSaid(t *testing.T) {
 	if report.Lossy == nil || !strings.Contains(report.Lossy.Error(), "SYN cookies") {
 		t.Errorf("Shutdown() = %+v, want a doubt because of SYN cookies", report)
 	}
+}
+
+func TestServesOverTLS(t *testing.T) {
+	t.Parallel()
+	// httptest has a certificate for its own clients.
+	lender := httptest.NewTLSServer(nil)
+	defer lender.Close()
+	ln, err := Listen(t.Context(), "127.0.0.1:0", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	entered, release := make(chan struct{}), make(chan struct{})
+	r := &running{Server: New(&http.Server{
+		TLSConfig: lender.TLS.Clone(),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/slow" {
+				close(entered)
+				<-release
+			}
+			_, _ = io.WriteString(w, r.TLS.ServerName+r.URL.Path)
+		}),
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}, // no HTTP/2
+	}, ln), addr: ln.Addr().String(), serve: make(chan error, 1)}
+	go func() { r.serve <- r.ServeTLS("", "") }()
+
+	roots := x509.NewCertPool()
+	roots.AddCert(lender.Certificate())
+	config := &tls.Config{RootCAs: roots, ServerName: "example.com"}
+	exchange := func(conn net.Conn, path string) (body string, last bool) {
+		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)
+		return answer(t, bufio.NewReader(conn))
+	}
+	dial := func() net.Conn {
+		conn, err := tls.Dial("tcp", r.addr, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	idle, busy := dial(), dial()
+	if body, last := exchange(idle, "/"); body != "example.com/" || last {
+		t.Fatalf("answer = %q, last %t", body, last)
+	}
+	done := make(chan bool)
+	go func() {
+		body, last := exchange(busy, "/slow")
+		done <- body == "example.com/slow" && last
+	}()
+	<-entered
+	report := make(chan Report)
+	go func() { report <- r.stop(t, patience) }()
+	if _, err := idle.Read(make([]byte, 1)); err != io.EOF { // with a close_notify
+		t.Errorf("the idle connection ends with %v, want EOF", err)
+	}
+	idle.Close()
+	close(release)
+	if !<-done {
+		t.Error("the request that was being served got no whole answer with Connection: close")
+	}
+	busy.Close()
+	checkClean(t, <-report)
 }
