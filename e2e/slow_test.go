@@ -497,7 +497,8 @@ func uploadSlowly(addr, header, content string, size int, took time.Duration) er
 		return err
 	}
 	body, err := io.ReadAll(resp.Body)
-	if err == nil && (resp.StatusCode != http.StatusCreated || !bytes.Contains(body, fmt.Appendf(nil, `"bytes":%d`, len(content)))) {
+	whole := bytes.Contains(body, fmt.Appendf(nil, `"bytes":%d`, len(content)))
+	if err == nil && (resp.StatusCode != http.StatusCreated || !whole) {
 		err = fmt.Errorf("%d %s", resp.StatusCode, body)
 	}
 	return err
