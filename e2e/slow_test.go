@@ -285,15 +285,19 @@ func TestSlowReadersGetEverything(t *testing.T) {
 	if *soak {
 		stops = 50
 	}
+	// The last of the readers is the one whose connection is closed before the stop. It takes longest, so that nothing
+	// else is waited for in its place.
 	for name, tc := range map[string]struct {
 		options []string
 		readers []slowReader // size and rate
 	}{
 		"default timeout": {nil, []slowReader{
 			{size: 60 * kB, rate: 20 * kB}, {size: 300 * kB, rate: 60 * kB}, {size: 1 << 20, rate: 200 * kB},
+			{size: 60 * kB, rate: 9 * kB},
 		}},
 		"longer timeout": {[]string{"-e", "IMAGELAB_SHUTDOWN_TIMEOUT=30s"}, []slowReader{
 			{size: 60 * kB, rate: 20 * kB}, {size: 300 * kB, rate: 20 * kB},
+			{size: 60 * kB, rate: 3500},
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -316,12 +320,13 @@ func TestSlowReadersGetEverything(t *testing.T) {
 }
 
 // stopWithSlowReaders stops a container while clients read slowly: of each kind one that keeps its connection and one
-// that does not, before the drain and during it; and one whose connection the server has closed before.
+// that does not, before the drain and during it. Of the last kind there is only one, whose connection the server has
+// closed before.
 func stopWithSlowReaders(t *testing.T, variant string, options []string, kinds []slowReader) (stopLog, []*slowReader) {
 	t.Helper()
 	c := startOnBridge(t, variant, append(options, "-e", "IMAGELAB_DRAIN_DELAY=1s")...)
 	var readers []*slowReader
-	for _, r := range kinds {
+	for _, r := range kinds[:len(kinds)-1] {
 		r.content, r.path = blob(r.size)
 		c.post(t, r.content, r.path)
 		for _, r.close = range []bool{false, true} {
@@ -331,9 +336,11 @@ func stopWithSlowReaders(t *testing.T, variant string, options []string, kinds [
 			}
 		}
 	}
-	content, path := blob(60_000)
-	c.post(t, content, path)
-	closed := &slowReader{size: len(content), rate: 15_000, close: true, content: content, path: path}
+	last := kinds[len(kinds)-1]
+	closed := &last
+	closed.close = true
+	closed.content, closed.path = blob(closed.size)
+	c.post(t, closed.content, closed.path)
 	closed.begin(t, c)
 
 	var all sync.WaitGroup
@@ -424,6 +431,22 @@ func TestReadersThatCannotEndAreCut(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestLongestStopEndsWithinDockersGrace has all that a stop waits for with the defaults: the delay, a reader that cannot
+// end, and then a viewer on the ops listener. Docker would kill it after ten seconds.
+func TestLongestStopEndsWithinDockersGrace(t *testing.T) {
+	t.Parallel()
+	c := startOnBridge(t, variants[0])
+	content, path := blob(1 << 20)
+	c.post(t, content, path)
+	r := &slowReader{size: len(content), rate: 1000, close: true, path: path}
+	r.begin(t, c)
+	c.watchWithoutReading(t)
+	docker(t, "stop", c.name)
+	if got := c.exitCode(t); got != 1 {
+		t.Errorf("exit code = %d, want 1, and 137 is Docker's", got)
 	}
 }
 
