@@ -271,6 +271,7 @@ func (r *slowReader) begin(t *testing.T, c *container) {
 	if err := r.dial(c.addr); err != nil {
 		t.Fatalf("%v: %v", r, err)
 	}
+	t.Cleanup(func() { r.conn.Close() }) // and not the garbage collector
 	if err := r.ask(r.path); err != nil {
 		t.Fatalf("%v: %v", r, err)
 	}
