@@ -467,6 +467,7 @@ func TestLogWhoseReaderHasGoneDoesNotStopTheService(t *testing.T) {
 func (in *instance) fillLog(t *testing.T) {
 	t.Helper()
 	conn, answers := dial(t, host(in.app))
+	defer conn.Close()
 	sent := 0
 	eventually(t, "dropped line", func() bool {
 		for range 500 {
@@ -493,7 +494,9 @@ func TestLogThatNobodyReadsDoesNotHoldTheStop(t *testing.T) {
 			began := time.Now()
 			in.signal(t, syscall.SIGTERM)
 			in.checkWholeStop(t, answer)
-			if took := time.Since(began); took > 5*time.Second {
+			took := time.Since(began)
+			t.Logf("the stop took %v", took.Round(time.Millisecond))
+			if took > patience/2 { // a stop that waits for the log would never end
 				t.Errorf("the stop took %v, want little more than the request", took)
 			}
 		})

@@ -226,9 +226,8 @@ func (c *container) awaitDraining() error {
 
 // A socket is what the kernel says of one of a container's sockets (proc_pid_net(5)).
 type socket struct {
-	state  string // as /proc/net/tcp has it
-	queue  int    // bytes that the client has not acknowledged; a FIN counts as one
-	closed bool   // no process has it open
+	queue  int  // bytes that the client has not acknowledged; a FIN counts as one
+	closed bool // no process has it open
 }
 
 // peerOf returns the container's end of a connection.
@@ -247,7 +246,7 @@ func (c *container) peerOf(t *testing.T, conn net.Conn) (s socket, found bool) {
 			if err != nil {
 				t.Fatalf("line of %s %q: %v", table, line, err)
 			}
-			return socket{fields[3], int(n), fields[9] == "0"}, true
+			return socket{int(n), fields[9] == "0"}, true
 		}
 	}
 	return socket{}, false
@@ -286,27 +285,28 @@ func TestSlowReadersGetEverything(t *testing.T) {
 	if *soak {
 		stops = 50
 	}
-	// The last of the readers is the one whose connection is closed before the stop. It takes longest, so that nothing
-	// else is waited for in its place.
-	for name, tc := range map[string]struct {
-		options []string
-		readers []slowReader // size and rate
-	}{
-		"default timeout": {nil, []slowReader{
-			{size: 60 * kB, rate: 20 * kB}, {size: 300 * kB, rate: 60 * kB}, {size: 1 << 20, rate: 200 * kB},
-			{size: 60 * kB, rate: 9 * kB},
-		}},
-		"longer timeout": {[]string{"-e", "IMAGELAB_SHUTDOWN_TIMEOUT=30s"}, []slowReader{
-			{size: 60 * kB, rate: 20 * kB}, {size: 300 * kB, rate: 20 * kB},
-			{size: 60 * kB, rate: 3500},
-		}},
+	// Sizes and rates. The client of the connection that is closed before the stop takes longest, so that nothing else
+	// is waited for in its place.
+	for name, tc := range map[string]slowCase{
+		"default timeout": {
+			timeout: "8s",
+			kinds: []slowReader{
+				{size: 60 * kB, rate: 20 * kB}, {size: 300 * kB, rate: 60 * kB}, {size: 1 << 20, rate: 200 * kB},
+			},
+			closed: slowReader{size: 60 * kB, rate: 9 * kB},
+		},
+		"longer timeout": {
+			timeout: "30s",
+			kinds:   []slowReader{{size: 60 * kB, rate: 20 * kB}, {size: 300 * kB, rate: 20 * kB}},
+			closed:  slowReader{size: 60 * kB, rate: 3500},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var answers, received int
 			var slowest, longest time.Duration
 			for n := range stops {
-				log, readers := stopWithSlowReaders(t, variants[n%len(variants)], tc.options, tc.readers)
+				log, readers := stopWithSlowReaders(t, variants[n%len(variants)], tc)
 				answers += len(readers)
 				for _, r := range readers {
 					received += r.got
@@ -320,14 +320,22 @@ func TestSlowReadersGetEverything(t *testing.T) {
 	}
 }
 
-// stopWithSlowReaders stops a container while clients read slowly: of each kind one that keeps its connection and one
-// that does not, before the drain and during it. Of the last kind there is only one, whose connection the server has
-// closed before.
-func stopWithSlowReaders(t *testing.T, variant string, options []string, kinds []slowReader) (stopLog, []*slowReader) {
+// A slowCase is what a container is stopped with: of each kind of reader one that keeps its connection and one that
+// does not, before the drain and during it; and one whose connection the server has closed before.
+type slowCase struct {
+	timeout string // IMAGELAB_SHUTDOWN_TIMEOUT
+	kinds   []slowReader
+	closed  slowReader
+}
+
+// stopWithSlowReaders stops a container once, and returns its log and all readers.
+func stopWithSlowReaders(t *testing.T, variant string, tc slowCase) (stopLog, []*slowReader) {
 	t.Helper()
-	c := startOnBridge(t, variant, append(options, "-e", "IMAGELAB_DRAIN_DELAY=1s")...)
+	// The delay is for those who ask during the drain. Some of them have been silent until then.
+	c := startOnBridge(t, variant, "-e", "IMAGELAB_DRAIN_DELAY=2s", "-e", "IMAGELAB_SHUTDOWN_TIMEOUT="+tc.timeout,
+		"-e", "IMAGELAB_READ_HEADER_TIMEOUT="+patience.String())
 	var readers []*slowReader
-	for _, r := range kinds[:len(kinds)-1] {
+	for _, r := range tc.kinds {
 		r.content, r.path = blob(r.size)
 		c.post(t, r.content, r.path)
 		for _, r.close = range []bool{false, true} {
@@ -337,8 +345,7 @@ func stopWithSlowReaders(t *testing.T, variant string, options []string, kinds [
 			}
 		}
 	}
-	last := kinds[len(kinds)-1]
-	closed := &last
+	closed := &tc.closed
 	closed.close = true
 	closed.content, closed.path = blob(closed.size)
 	c.post(t, closed.content, closed.path)
@@ -435,8 +442,8 @@ func TestReadersThatCannotEndAreCut(t *testing.T) {
 	}
 }
 
-// TestLongestStopEndsWithinDockersGrace has all that a stop waits for with the defaults: the delay, a reader that cannot
-// end, and then a viewer on the ops listener. Docker would kill it after ten seconds.
+// TestLongestStopEndsWithinDockersGrace has all that a stop waits for with the defaults: the delay, a reader that
+// cannot end, and then a viewer on the ops listener. Docker would kill it after ten seconds.
 func TestLongestStopEndsWithinDockersGrace(t *testing.T) {
 	t.Parallel()
 	c := startOnBridge(t, variants[0])
@@ -577,8 +584,9 @@ func TestOnlookersDoNotHoldTheStop(t *testing.T) {
 				log.checkClean(t)
 				took := log.took(t)
 				t.Logf("the stop took %v", took.Round(time.Millisecond))
-				if took > 250*time.Millisecond+2*time.Second {
-					t.Errorf("the stop took %v, want at most 2 s more than the delay", took)
+				// The delay, a second for onlookers, and what a busy machine adds.
+				if limit := 250*time.Millisecond + 3*time.Second; took > limit {
+					t.Errorf("the stop took %v, want at most %v", took, limit)
 				}
 				if err := <-answer; err != nil {
 					t.Errorf("GET /peers: %v", err)
