@@ -364,6 +364,20 @@ func TestSignalsThatDoNothing(t *testing.T) {
 	}
 }
 
+func TestHangUpUnderNohupDoesNothing(t *testing.T) {
+	t.Parallel()
+	in := startProcess(t, []string{"sh", "-c", `trap '' HUP; exec "$@"`, "sh"})
+	in.signal(t, syscall.SIGHUP)
+	// Signals are read in their order, so the first one would be what began the drain.
+	in.signal(t, syscall.SIGTERM)
+	if code := in.wait(t); code != 0 {
+		t.Errorf("exit = %d, want 0", code)
+	}
+	if in.log.find("draining", "signal", syscall.SIGTERM.String()) == nil {
+		t.Errorf("it was not SIGTERM that ended it:\n%s", in.log)
+	}
+}
+
 func TestSecondHangUpDoesNotCut(t *testing.T) {
 	t.Parallel()
 	for _, first := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM} {
