@@ -102,11 +102,21 @@ func start(t *testing.T, environ ...string) *instance {
 // in front of it.
 func startProcess(t *testing.T, wrapper []string, environ ...string) *instance {
 	t.Helper()
+	log := &logBuffer{}
+	in := launch(t, log, wrapper, environ...)
+	in.log = log
+	in.await(t)
+	return in
+}
+
+// launch is startProcess with another stderr, and does not wait for the start.
+func launch(t *testing.T, stderr io.Writer, wrapper []string, environ ...string) *instance {
+	t.Helper()
 	argv := append(wrapper, os.Args[0])
 	cmd := exec.Command(argv[0], argv[1:]...)
 	in := &instance{log: &logBuffer{}, exited: make(chan int, 1)}
 	cmd.Env = append(defaults(t, environ), asProgram+"=1", "PATH="+os.Getenv("PATH"))
-	cmd.Stderr = in.log
+	cmd.Stderr = stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +129,6 @@ func startProcess(t *testing.T, wrapper []string, environ ...string) *instance {
 		_ = cmd.Process.Kill()
 		in.wait(t)
 	})
-	in.await(t)
 	return in
 }
 

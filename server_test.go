@@ -317,6 +317,40 @@ func TestOpsPaths(t *testing.T) {
 	}
 }
 
+// TestOptionsHasTheStatusOfGet is for balancers such as haproxy, whose plain httpchk sends OPTIONS.
+func TestOptionsHasTheStatusOfGet(t *testing.T) {
+	t.Parallel()
+	for name, environ := range map[string]string{
+		"on a listener of their own": "IMAGELAB_OPS_ADDR=127.0.0.1:0",
+		"on the app listener":        "IMAGELAB_OPS_ADDR=",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in := start(t, environ, "IMAGELAB_DRAIN_DELAY=2s")
+			check := func(state string, health, readyz int) {
+				t.Helper()
+				for url, code := range map[string]int{in.app + "/health": health, in.ops + "/readyz": readyz} {
+					if got := ask(t, "GET", url, ""); got.code != code {
+						t.Errorf("%s: GET %s = %v, want %d", state, url, got, code)
+					}
+					want := answer{code, asHTML, ofReads, ""}
+					if got := ask(t, "OPTIONS", url, ""); got != want {
+						t.Errorf("%s: OPTIONS %s = %v, want %v", state, url, got, want)
+					}
+				}
+			}
+			check("ready", 200, 200)
+			ask(t, "POST", in.ops+"/readyz/disable", "")
+			check("disabled", 200, 503)
+			ask(t, "POST", in.ops+"/readyz/enable", "")
+			check("enabled", 200, 200)
+			in.cancel()
+			eventually(t, "draining", func() bool { return in.log.find("draining") != nil })
+			check("draining", 503, 503)
+		})
+	}
+}
+
 func TestOpsToken(t *testing.T) {
 	t.Parallel()
 	for name, environ := range map[string][]string{

@@ -35,7 +35,10 @@ func newStopper(ctx context.Context) *stopper {
 	st := &stopper{signals: make(chan os.Signal, 8), outside: ctx}
 	st.begun, st.begin = context.WithCancelCause(context.Background())
 	st.hurry, st.cut = context.WithCancelCause(context.Background())
-	signal.Notify(st.signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
+	signal.Notify(st.signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup has it ignored, and means it
+		signal.Notify(st.signals, syscall.SIGHUP)
+	}
 	// A reader of the log that has gone is no reason to end. Not signal.Ignore, which a
 	// child would inherit.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)

@@ -4,13 +4,18 @@ import (
 	"bufio"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 var soak = flag.Bool("soak", false, "a million requests and fifty stops instead of a few")
@@ -277,6 +282,309 @@ func TestDeadlineAndSecondSignalCut(t *testing.T) {
 			}
 			if tc.code == 1 && in.log.find("connections were cut at the end of the drain", "phase", "active") == nil {
 				t.Errorf("the log does not say what was cut:\n%s", in.log)
+			}
+		})
+	}
+}
+
+// holdRequest sends GET /delay, and returns what becomes of it once the server has it.
+func (in *instance) holdRequest(t *testing.T, duration string) <-chan error {
+	t.Helper()
+	answer := make(chan error, 1)
+	go func() {
+		resp, err := client().Get(in.app + "/delay/" + duration)
+		if err == nil {
+			_, err = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+			if err == nil && resp.StatusCode != http.StatusOK {
+				err = fmt.Errorf("status %d", resp.StatusCode)
+			}
+		}
+		answer <- err
+	}()
+	eventually(t, "request in flight", func() bool {
+		return in.metric(t, `imagelab_http_requests_in_flight{route="/delay/{duration}",server="app"}`) == "1"
+	})
+	return answer
+}
+
+// checkWholeStop checks that the instance has answered what was in flight, and ended well.
+func (in *instance) checkWholeStop(t *testing.T, answer <-chan error) {
+	t.Helper()
+	if code := in.wait(t); code != 0 {
+		t.Errorf("exit = %d, want 0; log:\n%s", code, in.log)
+	}
+	if err := <-answer; err != nil {
+		t.Errorf("the request in flight got %v", err)
+	}
+}
+
+func TestSignalsThatStopDrain(t *testing.T) {
+	t.Parallel()
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP} {
+		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel()
+			in := startProcess(t, nil, "IMAGELAB_FAULTS=true")
+			answer := in.holdRequest(t, "500ms")
+			in.signal(t, sig)
+			in.checkWholeStop(t, answer)
+			if in.log.find("draining", "signal", sig.String()) == nil || in.log.find("stopped, no request was lost") == nil {
+				t.Errorf("the log does not say that %v drained it:\n%s", sig, in.log)
+			}
+		})
+	}
+}
+
+func TestSignalsThatDoNothing(t *testing.T) {
+	t.Parallel()
+	in := startProcess(t, nil, "IMAGELAB_FAULTS=true")
+	answer := in.holdRequest(t, "500ms")
+	for _, sig := range []syscall.Signal{
+		syscall.SIGPIPE, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGWINCH,
+		syscall.SIGCHLD, syscall.SIGURG, syscall.SIGCONT,
+	} {
+		in.signal(t, sig)
+		// As long as the kernel holds it, it cannot have done anything (proc_pid_status(5)).
+		eventually(t, sig.String()+" delivered", func() bool {
+			status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", in.process.Pid))
+			return err == nil && strings.Contains(string(status), "\nShdPnd:\t0000000000000000\n")
+		})
+		select {
+		case code := <-in.exited:
+			in.exited <- code
+			t.Fatalf("%v: exit %d", sig, code)
+		default:
+		}
+		if resp, body := fetch(t, "GET", in.ops+"/readyz", ""); resp.StatusCode != 200 {
+			t.Errorf("%v: GET /readyz = %d %s, want 200", sig, resp.StatusCode, body)
+		}
+	}
+	if err := <-answer; err != nil {
+		t.Errorf("the request in flight got %v", err)
+	}
+}
+
+func TestHangUpUnderNohupDoesNothing(t *testing.T) {
+	t.Parallel()
+	in := startProcess(t, []string{"sh", "-c", `trap '' HUP; exec "$@"`, "sh"})
+	in.signal(t, syscall.SIGHUP)
+	// Signals are read in their order, so the first one would be what began the drain.
+	in.signal(t, syscall.SIGTERM)
+	if code := in.wait(t); code != 0 {
+		t.Errorf("exit = %d, want 0", code)
+	}
+	if in.log.find("draining", "signal", syscall.SIGTERM.String()) == nil {
+		t.Errorf("it was not SIGTERM that ended it:\n%s", in.log)
+	}
+}
+
+func TestSecondHangUpDoesNotCut(t *testing.T) {
+	t.Parallel()
+	for _, first := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM} {
+		t.Run("after "+first.String(), func(t *testing.T) {
+			t.Parallel()
+			in := startProcess(t, nil, "IMAGELAB_FAULTS=true")
+			answer := in.holdRequest(t, "1s")
+			in.signal(t, first)
+			eventually(t, "draining", func() bool { return in.log.find("draining") != nil })
+			in.signal(t, syscall.SIGHUP)
+			in.checkWholeStop(t, answer)
+		})
+	}
+}
+
+func TestSecondSignalWithNothingInFlightCutsNoRequest(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ idle, never string }{
+		"no connection":      {"", "were cut"},
+		"an idle connection": {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "requests in flight were cut"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in := startProcess(t, nil, "IMAGELAB_DRAIN_DELAY=1m")
+			if tc.idle != "" {
+				conn, r := dial(t, host(in.app))
+				if _, err := exchange(conn, r, tc.idle); err != nil {
+					t.Fatal(err)
+				}
+			}
+			in.signal(t, syscall.SIGTERM)
+			eventually(t, "draining", func() bool { return in.log.find("draining") != nil })
+			in.signal(t, syscall.SIGTERM)
+			if code := in.wait(t); code != 128+15 {
+				t.Errorf("exit = %d, want 143", code)
+			}
+			said := in.log.find("stopped at once by a second signal, no request was in flight")
+			if said == nil || strings.Contains(in.log.String(), tc.never) {
+				t.Errorf("the log does not say that nothing was in flight, or that something was cut:\n%s", in.log)
+			}
+		})
+	}
+}
+
+// startPiped is startProcess with a pipe for a log, of one page, which is read until the instance has started. The
+// process gets an end that blocks, as from a shell, or one that does not, as from some supervisors.
+func startPiped(t *testing.T, blocks bool, environ ...string) (*instance, *os.File) {
+	t.Helper()
+	var ends [2]int
+	if err := syscall.Pipe2(ends[:], syscall.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.FcntlInt(uintptr(ends[1]), unix.F_SETPIPE_SZ, os.Getpagesize()); err != nil {
+		t.Fatal(err)
+	}
+	for i, end := range ends {
+		if err := syscall.SetNonblock(end, i == 0 || !blocks); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, w := os.NewFile(uintptr(ends[0]), "read end"), os.NewFile(uintptr(ends[1]), "write end")
+	t.Cleanup(func() { r.Close() })
+	in := launch(t, w, nil, environ...)
+	w.Close()
+	in.readLog(t, r, "started")
+	in.await(t)
+	return in, r
+}
+
+// readLog reads the log from a pipe until it has a line with a message.
+func (in *instance) readLog(t *testing.T, r *os.File, msg string) {
+	t.Helper()
+	if err := r.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	page := make([]byte, os.Getpagesize())
+	for in.log.find(msg) == nil {
+		n, err := r.Read(page)
+		if err != nil {
+			t.Fatalf("no line %q in %d bytes of log: %v", msg, len(in.log.String()), err)
+		}
+		_, _ = in.log.Write(page[:n])
+	}
+}
+
+func TestLogWhoseReaderHasGoneDoesNotStopTheService(t *testing.T) {
+	t.Parallel()
+	for name, blocks := range map[string]bool{"blocking": true, "non-blocking": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in, r := startPiped(t, blocks, "IMAGELAB_FAULTS=true", "IMAGELAB_ACCESS_LOG=all")
+			r.Close()
+			answer := in.holdRequest(t, "500ms")
+			in.signal(t, syscall.SIGTERM)
+			in.checkWholeStop(t, answer)
+		})
+	}
+}
+
+// fillLog sends requests, each of which is logged, until lines were dropped.
+func (in *instance) fillLog(t *testing.T) {
+	t.Helper()
+	conn, answers := dial(t, host(in.app))
+	defer conn.Close()
+	sent := 0
+	eventually(t, "dropped line", func() bool {
+		for range 500 {
+			if _, err := exchange(conn, answers, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			sent++
+		}
+		return in.metric(t, "imagelab_log_lines_dropped_total") != "0"
+	})
+	if sent < maxLogLines {
+		t.Errorf("lines were dropped after %d requests, want room for %d", sent, maxLogLines)
+	}
+}
+
+func TestLogThatNobodyReadsDoesNotHoldTheStop(t *testing.T) {
+	t.Parallel()
+	for name, blocks := range map[string]bool{"blocking": true, "non-blocking": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in, _ := startPiped(t, blocks, "IMAGELAB_FAULTS=true", "IMAGELAB_ACCESS_LOG=all")
+			in.fillLog(t)
+			answer := in.holdRequest(t, "500ms")
+			began := time.Now()
+			in.signal(t, syscall.SIGTERM)
+			in.checkWholeStop(t, answer)
+			took := time.Since(began)
+			t.Logf("the stop took %v", took.Round(time.Millisecond))
+			if took > patience/2 { // a stop that waits for the log would never end
+				t.Errorf("the stop took %v, want little more than the request", took)
+			}
+		})
+	}
+}
+
+func TestLogThatIsReadAgainSaysWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	in, r := startPiped(t, true, "IMAGELAB_ACCESS_LOG=all")
+	in.fillLog(t)
+	in.readLog(t, r, "log lines were dropped, as nobody read them")
+	dropped, err := strconv.ParseFloat(in.metric(t, "imagelab_log_lines_dropped_total"), 64)
+	if got := in.log.find("log lines were dropped, as nobody read them")["lines"]; err != nil || got != dropped {
+		t.Errorf("the log says that %v lines were dropped, the metric %v, %v", got, dropped, err)
+	}
+	read := make(chan error, 1)
+	if err := r.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_, err := io.Copy(in.log, r)
+		read <- err
+	}()
+	// The last lines have little time, so those before them have to be out.
+	fetch(t, "GET", in.app+"/marker", "")
+	eventually(t, "empty queue", func() bool { return strings.Contains(in.log.String(), "/marker") })
+	in.signal(t, syscall.SIGTERM)
+	if code := in.wait(t); code != 0 {
+		t.Errorf("exit = %d, want 0", code)
+	}
+	if err := <-read; err != nil || in.log.find("stopped, no request was lost") == nil {
+		t.Errorf("the log does not end as the process did, %v", err)
+	}
+}
+
+// TestDrainIsToldByTheOpsListener asks on connections from before the drain: only there it is the server that says
+// Connection: close.
+func TestDrainIsToldByTheOpsListener(t *testing.T) {
+	t.Parallel()
+	for name, environ := range map[string]string{
+		"on a listener of their own": "IMAGELAB_OPS_ADDR=127.0.0.1:0",
+		"on the app listener":        "IMAGELAB_OPS_ADDR=",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in := start(t, environ, "IMAGELAB_DRAIN_DELAY=2s")
+			addr, prefix, _ := strings.Cut(host(in.ops), "/")
+			if prefix != "" {
+				prefix = "/" + prefix
+			}
+			type probe struct {
+				request string
+				conn    net.Conn
+				answers *bufio.Reader
+			}
+			var probes []probe
+			for _, what := range []string{"GET /readyz", "OPTIONS /readyz", "GET /livez", "GET /metrics"} {
+				method, path, _ := strings.Cut(what, " ")
+				request := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: x\r\n\r\n", method, prefix+path)
+				conn, answers := dial(t, addr)
+				if last, err := exchange(conn, answers, request); last || err != nil {
+					t.Errorf("ready: %s = last %t, %v, want a connection that is kept", what, last, err)
+				}
+				probes = append(probes, probe{request, conn, answers})
+			}
+			in.cancel()
+			eventually(t, "draining", func() bool { return in.log.find("draining") != nil })
+			for _, p := range probes {
+				if last, err := exchange(p.conn, p.answers, p.request); !last || err != nil {
+					t.Errorf("draining: %q = last %t, %v, want Connection: close", p.request, last, err)
+				}
+			}
+			if code := in.wait(t); code != 0 {
+				t.Errorf("exit = %d, want 0", code)
 			}
 		})
 	}

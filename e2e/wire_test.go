@@ -21,7 +21,7 @@ import (
 )
 
 // The stops mostly wait, so -parallel 8 shortens a soak. It is more than go test's own limit allows: -timeout 2h.
-var soak = flag.Bool("soak", false, "fifty stops over each wire instead of one")
+var soak = flag.Bool("soak", false, "fifty stops of each kind instead of one or two")
 
 // wireCase is a kind of wire, and of stop.
 type wireCase struct {
