@@ -22,9 +22,12 @@ type census struct {
 	undelivered int // closed by this process, with bytes that the peer has not acknowledged
 }
 
-// staleAfter is how many times the kernel has answered a SYN anew, after 1 s and 2 s more,
-// before its client counts as gone (tcp(7), tcp_synack_retries).
-const staleAfter = 2
+// The kernel answers a SYN anew after 1 s, 2 s more, 4 s more and so on (tcp(7),
+// tcp_synack_retries). When it has done so twice the client counts as gone.
+const (
+	staleAfter = 2
+	staleTimer = 2000 // milliseconds; only the third interval is longer
+)
 
 // The states of a socket, as the kernel numbers them everywhere (net/tcp_states.h).
 const (
@@ -37,13 +40,13 @@ const (
 	tcpClosing     = 11
 )
 
-// add counts a socket: its state, how often the kernel has sent something anew, the bytes
-// that its peer has not acknowledged, and its inode, which is 0 when it was closed.
-func (all *census) add(state, again, unacknowledged, inode uint64) {
+// add counts a socket: its state, whether its handshake is stale, the bytes that its peer
+// has not acknowledged, and its inode, which is 0 when it was closed.
+func (all *census) add(state uint64, stale bool, unacknowledged, inode uint64) {
 	switch state {
 	case tcpSynReceived:
 		all.handshakes++
-		if again >= staleAfter {
+		if stale {
 			all.stale++
 		}
 	case tcpFinWait1, tcpClosing, tcpLastAck:
@@ -147,7 +150,9 @@ func (all *census) dump(fd int, family uint8, port int) error {
 			}
 			if len(body) >= int(unsafe.Sizeof(diagMessage{})) {
 				m := (*diagMessage)(unsafe.Pointer(&body[0]))
-				all.add(uint64(m.state), uint64(m.retrans), uint64(m.wqueue), uint64(m.inode))
+				// The count of retransmissions has those that the client has asked for by
+				// another SYN, so the timer has to tell.
+				all.add(uint64(m.state), m.expires > staleTimer, uint64(m.wqueue), uint64(m.inode))
 			}
 			rest = rest[min(len(rest), (int(h.Len)+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1)):]
 		}
@@ -186,7 +191,7 @@ func (all *census) read(table []byte, port int) {
 			continue
 		}
 		queue, _, _ := bytes.Cut(fields[4], []byte(":"))
-		all.add(number(fields[3], 16), number(fields[6], 16), number(queue, 16), number(fields[9], 10))
+		all.add(number(fields[3], 16), number(fields[6], 16) >= staleAfter, number(queue, 16), number(fields[9], 10))
 	}
 }
 

@@ -300,7 +300,7 @@ func (c *conn) linger() {
 	if c.CloseWrite() != nil {
 		return
 	}
-	grace := min(distanceOf(tcpInfo(c.TCPConn)).grace(), maxFINWait)
+	grace := min(distanceOf(tcpInfo(c.TCPConn)).idleGrace(), maxFINWait)
 	scrap := make([]byte, 512)
 	late, closed := false, false
 	pause := time.Millisecond

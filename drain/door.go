@@ -16,13 +16,14 @@ type door struct {
 	open     error // why neither is so
 	cookies  bool  // clients may be about to answer SYN cookies
 
-	looked time.Time // when the kernel's tables were read
-	next   time.Time // when they are read again
-	found  census
-	blind  error // why they cannot be read
-	calm   bool  // nothing was under way at the last look
-	closed bool
-	asked  time.Time // when delivered was
+	looked     time.Time // when the kernel's tables were read
+	next       time.Time // when they are read again
+	found      census
+	blind      error // why they cannot be read
+	calm       bool  // nothing was under way at the last look
+	closed     bool
+	unfinished int       // handshakes that were not waited for any longer
+	asked      time.Time // when delivered was
 }
 
 // shutDoor keeps new handshakes out, while those under way go on.
@@ -70,7 +71,7 @@ func (d *door) look() {
 	if d.closed {
 		return
 	}
-	underWay := d.found.handshakes-d.found.stale > 0
+	underWay := d.found.handshakes > d.found.stale && now.Sub(d.began) < handshakeWait
 	if d.blind != nil || d.filtered && d.cookies {
 		underWay = now.Sub(d.began) < cookieWait
 	}
@@ -78,7 +79,7 @@ func (d *door) look() {
 		d.calm = false
 		return
 	}
-	d.closed = d.calm
+	d.closed, d.unfinished = d.calm, d.found.handshakes
 	d.calm = true
 }
 
@@ -108,8 +109,8 @@ func (d *door) lossy(served bool) error {
 	case d.ln.cookiesRisen():
 		all = append(all, errors.New("the kernel has sent SYN cookies, and a handshake that was answered by one cannot be seen"))
 	}
-	if d.found.stale > 0 {
-		all = append(all, fmt.Errorf("%d handshakes did not end within 3 s", d.found.stale))
+	if d.unfinished > 0 {
+		all = append(all, fmt.Errorf("%d handshakes did not end within %v", d.unfinished, handshakeWait))
 	}
 	if !d.closed && !served {
 		all = append(all, errors.New("the time was up before the kernel's queue was empty"))

@@ -130,18 +130,28 @@ const (
 	nearGrace   = 50 * time.Millisecond
 	nearTripMax = 25 * time.Millisecond
 	farGrace    = 1500 * time.Millisecond
-	silentGrace = time.Second
+	nearSilence = time.Second
+	farSilence  = 3500 * time.Millisecond
 )
 
-// grace is how long such a client may be silent although it is about to speak. A
-// client that is at work sends its next request one round trip after its answer left,
-// later if a segment is lost: the retransmission timeout is up to three round trips
-// plus 200 ms, and doubles (RFC 6298, 2; net/tcp.h, TCP_RTO_MIN). Two losses in a row
-// are covered.
-func (d distance) grace() time.Duration {
+// idleGrace is how long such a client may be silent between two requests although it is
+// at work. It sends the next one a round trip after its answer left, and later if a
+// segment is lost: the retransmission timeout is up to three round trips plus 200 ms, and
+// doubles (RFC 6298, 2; net/tcp.h, TCP_RTO_MIN). Two losses in a row are covered.
+func (d distance) idleGrace() time.Duration {
 	if d.near {
 		// What makes such a round trip long is a busy machine, or a delayed ACK.
 		return nearGrace + 8*min(d.trip, nearTripMax)
 	}
 	return farGrace + 8*d.trip
+}
+
+// silentGrace is the same before the first request. A client that has just connected may
+// still be starting; and one whose SYN was lost waits for 3 s before it repeats a request
+// (RFC 6298, 5.7).
+func (d distance) silentGrace() time.Duration {
+	if d.near {
+		return nearSilence
+	}
+	return farSilence + 8*d.trip
 }

@@ -237,6 +237,9 @@ const (
 	poll = 2 * time.Millisecond
 	// look is how often it reads the kernel's tables, which may be long.
 	look = 5 * time.Millisecond
+	// handshakeWait is how long a handshake is waited for: its last message may have to be
+	// asked for twice, after 1 s and 2 s more.
+	handshakeWait = 3500 * time.Millisecond
 	// cookieWait is how long the answers to SYN cookies, which the kernel forgets, are
 	// waited for.
 	cookieWait = time.Second
@@ -357,9 +360,9 @@ func (l *Listener) dismissIdle() {
 		if info == nil || unsent(c.TCPConn) > 0 {
 			continue // its client has not even got the last answer
 		}
-		grace := distanceOf(info).grace()
+		grace := distanceOf(info).idleGrace()
 		if c.phaseIs(Silent) {
-			grace = max(grace, silentGrace) // it may be starting
+			grace = distanceOf(info).silentGrace()
 		}
 		heard := time.Duration(min(info.Last_ack_recv, info.Last_data_recv)) * time.Millisecond
 		if min(waited, heard) >= grace && time.Duration(c.looks)*2*poll >= grace {
