@@ -109,8 +109,9 @@ func serve(stop *stopper, cfg Config, vars []variable, environ []string, log *sl
 	// before it is done: the ops listener comes after the app's, so that the drain can
 	// be scraped.
 	var group actors.Group
-	group.Add(m.track("signals")(stop.actor(h, servers, cfg, log)))
-	group.Add(m.track("app")(stop.serverActor(app, drainTimes{cfg.DrainDelay, cfg.ShutdownTimeout})))
+	times := drainTimes{cfg.DrainDelay, cfg.ShutdownTimeout}
+	group.Add(m.track("signals")(stop.actor(h, servers, times, log)))
+	group.Add(m.track("app")(stop.serverActor(app, times)))
 	for _, ops := range servers[1:] {
 		group.Add(m.track("ops")(stop.serverActor(ops, opsDrain)))
 	}

@@ -85,8 +85,18 @@ func (st *stopper) take(sig os.Signal) {
 // errStopped is how the group ends when it was asked to.
 var errStopped = errors.New("stopped")
 
+// drainTimes are the parts of a server's stop.
+type drainTimes struct {
+	delay   time.Duration // new connections are still served
+	timeout time.Duration // after the delay, what is left is cut
+}
+
+// opsDrain is for the ops listener, which stops last: a scrape takes milliseconds, and
+// by then Docker's patience is nearly over.
+var opsDrain = drainTimes{timeout: time.Second}
+
 // actor waits for the stop to begin, and declares it before anything else of it happens.
-func (st *stopper) actor(h *health, servers []*server, cfg Config, log *slog.Logger) (execute func() error, interrupt func(error)) {
+func (st *stopper) actor(h *health, servers []*server, times drainTimes, log *slog.Logger) (execute func() error, interrupt func(error)) {
 	declare := sync.OnceFunc(func() {
 		h.set(draining)
 		for _, s := range servers {
@@ -97,7 +107,7 @@ func (st *stopper) actor(h *health, servers []*server, cfg Config, log *slog.Log
 		if errors.As(context.Cause(st.begun), &cause) {
 			name = cause.String()
 		}
-		log.Info("draining", "signal", name, "delay_seconds", cfg.DrainDelay.Seconds(), "timeout_seconds", cfg.ShutdownTimeout.Seconds())
+		log.Info("draining", "signal", name, "delay_seconds", times.delay.Seconds(), "timeout_seconds", times.timeout.Seconds())
 	})
 	execute = func() error {
 		<-st.begun.Done()
@@ -109,16 +119,6 @@ func (st *stopper) actor(h *health, servers []*server, cfg Config, log *slog.Log
 		declare()
 	}
 }
-
-// drainTimes are the parts of a server's stop.
-type drainTimes struct {
-	delay   time.Duration // new connections are still served
-	timeout time.Duration // after the delay, what is left is cut
-}
-
-// opsDrain is for the ops listener, which stops last: a scrape takes milliseconds, and
-// by then Docker's patience is nearly over.
-var opsDrain = drainTimes{timeout: time.Second}
 
 // serverActor is the pair for run.Group: it serves until it is interrupted, and the
 // interruption is the drain.

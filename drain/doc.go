@@ -65,14 +65,15 @@
 // exist, which needs no privilege since Linux 5.7, or dropped by a filter (SO_ATTACH_FILTER,
 // which needs CAP_NET_ADMIN in recent kernels). Where neither is allowed the first moment
 // at which nothing is queued has to do, and Report.Lossy says so. Handshakes under way and
-// answers that are not acknowledged are read from /proc/self/net/tcp; without /proc they
-// are waited for as long as a handshake across the world takes, and Report.Lossy says so.
+// answers that are not acknowledged are asked for by sock_diag(7), or where that is not
+// allowed read from /proc/self/net/tcp. Without either, handshakes are waited for as long as
+// one across the world takes, and Report.Lossy says so.
 // Other programs in the same network namespace that use the same port are counted with it.
 //
 // # What it costs
 //
 // Serving: a handler's ResponseWriter is wrapped, and each connection knows its phase,
 // which is some tens of nanoseconds and no allocation a request. Stopping: a look at all
-// connections every 2 ms, a system call for each that has been silent for a while, and the
-// kernel's list of sockets every 5 ms, or four times as long as it takes to read.
+// connections every 2 ms, system calls for each that has been silent for a while, and the
+// kernel's list of the port's sockets every 5 ms, or four times as long as that takes.
 package drain

@@ -12,8 +12,7 @@ type door struct {
 	ln       *Listener
 	began    time.Time
 	filtered bool  // new SYNs are dropped
-	bound    bool  // new SYNs are refused
-	open     error // why neither is so
+	open     error // why they are neither dropped nor refused
 	cookies  bool  // clients may be about to answer SYN cookies
 
 	looked     time.Time // when the kernel's tables were read
@@ -39,12 +38,13 @@ func (l *Listener) shutDoor(began time.Time) *door {
 		return d
 	}
 	if d.open = bindToNothing(l.tcp); d.open == nil {
-		d.bound = true
-	} else if err := dropSYN(l.tcp); err == nil {
-		d.filtered, d.open = true, nil
-	} else {
-		d.open = errors.Join(d.open, err)
+		return d
 	}
+	if err := dropSYN(l.tcp); err != nil {
+		d.open = errors.Join(d.open, err)
+		return d
+	}
+	d.filtered, d.open = true, nil
 	return d
 }
 
@@ -62,8 +62,9 @@ func (d *door) look() {
 		return
 	}
 	d.looked = now
-	var err error
-	if d.found, err = takeCensus(d.ln.proc, portOf(d.ln)); err != nil {
+	found, err := takeCensus(d.ln.proc, portOf(d.ln))
+	d.found = found
+	if err != nil || !d.closed { // what was missing in between does not matter
 		d.blind = err
 	}
 	// Where sockets are many, the tables are long.
