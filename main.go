@@ -60,7 +60,6 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return exitOK
 	}
 
-	stop := newStopper(ctx)
 	cfg, vars, err := loadConfig(environ)
 	if err != nil {
 		fmt.Fprintf(stderr, "imagelab: bad configuration:\n  %s\n", strings.ReplaceAll(err.Error(), "\n", "\n  "))
@@ -70,7 +69,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		newLogger(stderr, cfg.LogLevel, cfg.LogFormat).Warn("log lines were dropped, as nobody read them", "lines", dropped)
 	})
 	defer lines.Close()
-	return serve(stop, cfg, vars, environ, newLogger(lines, cfg.LogLevel, cfg.LogFormat), &lines.dropped)
+	return serve(newStopper(ctx), cfg, vars, environ, newLogger(lines, cfg.LogLevel, cfg.LogFormat), &lines.dropped)
 }
 
 // serve runs the two listeners until the stop.

@@ -29,8 +29,8 @@ type stopper struct {
 }
 
 // newStopper asks for the signals whose default is death, so that it has to come before
-// anything else: as PID 1 the process does not get those that it has not asked for.
-// SIGQUIT is what images made from nginx's send, SIGHUP comes when a terminal closes.
+// anything else that takes time. What comes earlier ends the process: as PID 1 by the
+// handler of internal/early. SIGQUIT is what images made from nginx's send, SIGHUP comes when a terminal closes.
 func newStopper(ctx context.Context) *stopper {
 	st := &stopper{signals: make(chan os.Signal, 8), outside: ctx}
 	st.begun, st.begin = context.WithCancelCause(context.Background())
@@ -165,10 +165,13 @@ func (st *stopper) exitCode(err error, log *slog.Logger) int {
 	var second signalError
 	switch {
 	case errors.As(context.Cause(st.hurry), &second):
-		if report.Requests > 0 {
+		switch {
+		case report.Requests > 0:
 			log.Error("stopped at once by a second signal, requests in flight were cut", "signal", second.String(), "cut", report.Requests)
-		} else {
-			log.Warn("stopped at once by a second signal, no request was in flight", "signal", second.String())
+		case !report.Lossless():
+			log.Warn("stopped at once by a second signal, no request that was seen was cut", "signal", second.String(), "late", report.Late, "not_checked", unchecked)
+		default:
+			log.Info("stopped at once by a second signal, no request was lost", "signal", second.String())
 		}
 		if number, ok := second.Signal.(syscall.Signal); ok {
 			return 128 + int(number)

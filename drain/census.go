@@ -6,20 +6,48 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// A census counts the sockets of one port that no descriptor stands for.
+// A census counts the sockets of one address that no descriptor stands for.
 type census struct {
-	handshakes  int // under way: the kernel has answered a SYN, and waits for the ACK
-	stale       int // of these, those that are not expected to end any more
-	undelivered int // closed by this process, with bytes that the peer has not acknowledged
+	addr        *net.TCPAddr
+	handshakes  int               // under way: the kernel has answered a SYN, and waits for the ACK
+	stale       int               // of these, those that are not expected to end any more
+	undelivered map[socketID]bool // closed, with bytes that the peer has not acknowledged
+}
+
+// A socketID names a connection of the port by its other end, in the kernel's own words.
+type socketID string
+
+// takeCensus asks the kernel for the sockets of addr, which is that of every interface if
+// it is unspecified. Where the kernel does not answer, such as below a strict seccomp
+// profile, it reads its tables below proc, which is /proc/self. That takes as much longer
+// as there are other sockets.
+func takeCensus(proc fs.FS, addr *net.TCPAddr) (census, error) {
+	all, err := askForCensus(addr)
+	if err == nil {
+		return all, nil
+	}
+	all, procErr := readCensus(proc, addr)
+	if procErr != nil {
+		return census{}, errors.Join(err, procErr)
+	}
+	return all, nil
+}
+
+// has says whether a socket with the local address ip counts.
+func (all *census) has(ip net.IP) bool {
+	return all.addr.IP == nil || all.addr.IP.IsUnspecified() || all.addr.IP.Equal(ip)
 }
 
 // The kernel answers a SYN anew after 1 s, 2 s more, 4 s more and so on (tcp(7),
@@ -42,7 +70,7 @@ const (
 
 // add counts a socket: its state, whether its handshake is stale, the bytes that its peer
 // has not acknowledged, and its inode, which is 0 when it was closed.
-func (all *census) add(state uint64, stale bool, unacknowledged, inode uint64) {
+func (all *census) add(id socketID, state uint64, stale bool, unacknowledged, inode uint64) {
 	switch state {
 	case tcpSynReceived:
 		all.handshakes++
@@ -53,28 +81,14 @@ func (all *census) add(state uint64, stale bool, unacknowledged, inode uint64) {
 		// One byte is the FIN alone: that no more is to come the client also learns
 		// from the length of its answer.
 		if inode == 0 && unacknowledged > 1 {
-			all.undelivered++
+			all.undelivered[id] = true
 		}
 	}
 }
 
-// takeCensus asks the kernel for the sockets of a port, or where it does not answer, such
-// as below a strict seccomp profile, reads its tables below proc, which is /proc/self. That
-// takes as much longer as there are other sockets.
-func takeCensus(proc fs.FS, port int) (census, error) {
-	all, err := askForCensus(port)
-	if err == nil {
-		return all, nil
-	}
-	all, procErr := readCensus(proc, port)
-	if procErr != nil {
-		return census{}, errors.Join(err, procErr)
-	}
-	return all, nil
-}
-
 // askForCensus has the sockets dumped by sock_diag(7).
-func askForCensus(port int) (all census, err error) {
+func askForCensus(addr *net.TCPAddr) (census, error) {
+	all := census{addr: addr, undelivered: map[socketID]bool{}}
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return census{}, os.NewSyscallError("socket NETLINK_SOCK_DIAG", err)
@@ -83,7 +97,7 @@ func askForCensus(port int) (all census, err error) {
 	// The kernel answers at once, or never.
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1})
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		if err := all.dump(fd, family, port); err != nil {
+		if err := all.dump(fd, family); err != nil {
 			return census{}, err
 		}
 	}
@@ -112,7 +126,7 @@ type (
 )
 
 // dump adds the sockets of one family.
-func (all *census) dump(fd int, family uint8, port int) error {
+func (all *census) dump(fd int, family uint8) error {
 	request := diagRequest{
 		NlMsghdr: unix.NlMsghdr{
 			Len: uint32(unsafe.Sizeof(diagRequest{})), Type: unix.SOCK_DIAG_BY_FAMILY,
@@ -121,7 +135,7 @@ func (all *census) dump(fd int, family uint8, port int) error {
 		family: family, protocol: unix.IPPROTO_TCP,
 		states: 1<<tcpSynReceived | 1<<tcpFinWait1 | 1<<tcpLastAck | 1<<tcpClosing,
 	}
-	binary.BigEndian.PutUint16(request.id.sport[:], uint16(port))
+	binary.BigEndian.PutUint16(request.id.sport[:], uint16(all.addr.Port))
 	bytesOf := unsafe.Slice((*byte)(unsafe.Pointer(&request)), unsafe.Sizeof(request))
 	if err := unix.Sendto(fd, bytesOf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return os.NewSyscallError("sendto NETLINK_SOCK_DIAG", err)
@@ -152,7 +166,14 @@ func (all *census) dump(fd int, family uint8, port int) error {
 				m := (*diagMessage)(unsafe.Pointer(&body[0]))
 				// The count of retransmissions has those that the client has asked for by
 				// another SYN, so the timer has to tell.
-				all.add(uint64(m.state), m.expires > staleTimer, uint64(m.wqueue), uint64(m.inode))
+				ip := net.IP(m.id.src[:])
+				if m.family == unix.AF_INET {
+					ip = ip[:net.IPv4len]
+				}
+				if all.has(ip) {
+					id := socketID(string(m.id.dst[:]) + string(m.id.dport[:]))
+					all.add(id, uint64(m.state), m.expires > staleTimer, uint64(m.wqueue), uint64(m.inode))
+				}
 			}
 			rest = rest[min(len(rest), (int(h.Len)+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1)):]
 		}
@@ -161,7 +182,8 @@ func (all *census) dump(fd int, family uint8, port int) error {
 
 // readCensus reads the kernel's tables (proc_pid_net(5)). A kernel without IPv6 has no
 // second one.
-func readCensus(proc fs.FS, port int) (all census, err error) {
+func readCensus(proc fs.FS, addr *net.TCPAddr) (census, error) {
+	all := census{addr: addr, undelivered: map[socketID]bool{}}
 	for i, table := range []string{"net/tcp", "net/tcp6"} {
 		content, err := fs.ReadFile(proc, table)
 		if i > 0 && errors.Is(err, fs.ErrNotExist) {
@@ -170,7 +192,7 @@ func readCensus(proc fs.FS, port int) (all census, err error) {
 		if err != nil {
 			return census{}, err
 		}
-		all.read(content, port)
+		all.read(content)
 	}
 	return all, nil
 }
@@ -179,25 +201,77 @@ func readCensus(proc fs.FS, port int) (all census, err error) {
 //
 //	sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode …
 //	0: 0100007F:1F40 0100007F:D2F0 04 00000A00:00000000 01:00000014 00000000 0 0 0 …
-func (all *census) read(table []byte, port int) {
-	local := fmt.Appendf(nil, ":%04X", port)
+func (all *census) read(table []byte) {
+	local := fmt.Appendf(nil, ":%04X", all.addr.Port)
 	for line := range bytes.Lines(table) {
 		// Most sockets are others', or connections; this finds them out cheaply.
 		if !bytes.Contains(line[:min(len(line), 50)], local) {
 			continue
 		}
 		fields := bytes.Fields(line)
-		if len(fields) < 10 || !bytes.HasSuffix(fields[1], local) {
+		if len(fields) < 10 || !bytes.HasSuffix(fields[1], local) || !all.has(tableIP(fields[1])) {
 			continue
 		}
 		queue, _, _ := bytes.Cut(fields[4], []byte(":"))
-		all.add(number(fields[3], 16), number(fields[6], 16) >= staleAfter, number(queue, 16), number(fields[9], 10))
+		all.add(socketID(fields[2]), number(fields[3], 16), number(fields[6], 16) >= staleAfter, number(queue, 16), number(fields[9], 10))
 	}
+}
+
+// tableIP reads the address of a table: words of four bytes in the machine's own order.
+func tableIP(field []byte) net.IP {
+	text, _, _ := bytes.Cut(field, []byte(":"))
+	var ip net.IP
+	for ; len(text) >= 8; text = text[8:] {
+		ip = binary.NativeEndian.AppendUint32(ip, uint32(number(text[:8], 16)))
+	}
+	return ip
 }
 
 func number(text []byte, base int) uint64 {
 	n, _ := strconv.ParseUint(string(text), base, 64)
 	return n
+}
+
+// A cookieJar knows whether the kernel has sent SYN cookies lately, in this network
+// namespace: for any listener.
+type cookieJar struct {
+	mu      sync.Mutex
+	looked  time.Time
+	older   int // how many had been sent at the look before
+	newer   int // at the last look
+	problem error
+}
+
+// cookieAge is how far apart two looks are. A client that has not answered a cookie by
+// then has gone.
+const cookieAge = 10 * time.Second
+
+// look notes how many there are now, if the last look is long enough ago.
+func (j *cookieJar) look(proc fs.FS, now time.Time) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	first := j.looked.IsZero()
+	if !first && now.Sub(j.looked) < cookieAge {
+		return
+	}
+	j.looked = now
+	sent, err := cookiesSent(proc)
+	if err != nil {
+		j.problem = err
+		return
+	}
+	j.older, j.newer = j.newer, sent
+	if first {
+		j.older = sent
+	}
+}
+
+// fresh says whether cookies were sent whose answers may still come.
+func (j *cookieJar) fresh(proc fs.FS) (bool, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	sent, err := cookiesSent(proc)
+	return sent > j.older, errors.Join(err, j.problem)
 }
 
 // cookiesSent is how many SYN cookies the kernel has sent in this network namespace

@@ -37,12 +37,21 @@ func TestCensusOfARealPort(t *testing.T) {
 			accepted.Close()
 		}
 	}
-	want := census{undelivered: closed}
-	if got, err := askForCensus(portOf(ln)); got != want || err != nil {
+	want := closed
+	addr := ln.Addr().(*net.TCPAddr)
+	if got, err := askForCensus(addr); len(got.undelivered) != want || err != nil {
 		t.Errorf("askForCensus() = %+v, %v, want %+v", got, err, want)
 	}
-	if got, err := readCensus(os.DirFS("/proc/self"), portOf(ln)); got != want || err != nil {
+	if got, err := readCensus(os.DirFS("/proc/self"), addr); len(got.undelivered) != want || err != nil {
 		t.Errorf("readCensus() = %+v, %v, want %+v", got, err, want)
+	}
+	// Another address with the same port is another's.
+	addr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2), Port: addr.Port}
+	if got, err := askForCensus(addr); len(got.undelivered) != 0 || err != nil {
+		t.Errorf("askForCensus(%v) = %+v, %v, want nothing", addr, got, err)
+	}
+	if got, err := readCensus(os.DirFS("/proc/self"), addr); len(got.undelivered) != 0 || err != nil {
+		t.Errorf("readCensus(%v) = %+v, %v, want nothing", addr, got, err)
 	}
 }
 
@@ -53,7 +62,7 @@ func TestCensusOfManySockets(t *testing.T) {
 	for i := range n {
 		fmt.Fprintf(&table, "%4d: 0100007F:1F40 0100007F:%04X 03 00000000:00000000 01:00000063 00000000     0        0 0 1 0\n", i, i)
 	}
-	got, err := readCensus(fstest.MapFS{"net/tcp": {Data: []byte(table.String())}}, 8000)
+	got, err := readCensus(fstest.MapFS{"net/tcp": {Data: []byte(table.String())}}, &net.TCPAddr{Port: 8000})
 	if got.handshakes != n || err != nil {
 		t.Errorf("readCensus() = %+v, %v, want %d handshakes", got, err, n)
 	}
@@ -74,14 +83,14 @@ func TestCensus(t *testing.T) {
 		"   8: 0100007F:1F40 0100007F:D2F6 09 00000A00:00000000 01:00000014 00000000     0        0 0 2 0\n"
 	table6 := head +
 		"   0: 0000000000000000FFFF00000100007F:1F40 0000000000000000FFFF00000100007F:D2F7 03 00000000:00000000 01:00000063 00000000     0        0 0 1 0\n"
-	got, err := readCensus(fstest.MapFS{"net/tcp": {Data: []byte(table)}, "net/tcp6": {Data: []byte(table6)}}, 8000)
-	if want := (census{handshakes: 3, stale: 1, undelivered: 2}); got != want || err != nil {
-		t.Errorf("readCensus() = %+v, %v, want %+v", got, err, want)
+	got, err := readCensus(fstest.MapFS{"net/tcp": {Data: []byte(table)}, "net/tcp6": {Data: []byte(table6)}}, &net.TCPAddr{Port: 8000})
+	if got.handshakes != 3 || got.stale != 1 || len(got.undelivered) != 2 || err != nil {
+		t.Errorf("readCensus() = %+v, %v, want 3 handshakes, 1 of them stale, and 2 undelivered", got, err)
 	}
-	if _, err := readCensus(fstest.MapFS{"net/tcp": {Data: []byte(table)}}, 8000); err != nil {
+	if _, err := readCensus(fstest.MapFS{"net/tcp": {Data: []byte(table)}}, &net.TCPAddr{Port: 8000}); err != nil {
 		t.Errorf("readCensus() without IPv6 = %v, want nil", err)
 	}
-	if _, err := readCensus(fstest.MapFS{}, 8000); err == nil {
+	if _, err := readCensus(fstest.MapFS{}, &net.TCPAddr{Port: 8000}); err == nil {
 		t.Error("readCensus() without /proc = nil, want an error")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,6 +44,8 @@ type conn struct {
 	since      atomic.Int64 // when the phase began, in nanoseconds since ln.epoch
 	over       atomic.Bool  // Close was called
 	ahead      atomic.Bool  // a byte has come behind the request that is being served
+	veiled     atomic.Bool  // something has come below TLS, and no request is known
+	tail       [2]byte      // the last that was read
 	plain      bool         // net/http reads it itself, with nothing such as TLS between
 	expendable atomic.Bool  // the request that is being served is an onlooker's
 	looks      int          // of the drain, which found the phase unchanged
@@ -54,6 +57,7 @@ type conn struct {
 	armed    time.Time // the socket's own; zero if it has none, or one that has passed
 	asked    reason    // why leave's read deadline is set instead
 	sets     int       // of the read deadline, since the connection is idle
+	writeBy  time.Time // the write deadline that somebody has set
 }
 
 func (c *conn) enter(p Phase) {
@@ -84,30 +88,44 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 }
 
+// WriteTo keeps io.Copy from reading past Read.
+func (c *conn) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, struct{ io.Reader }{c}) }
+
 // beforeRead finds out whether net/http holds the beginning of a request: it asks for
-// less than its buffer takes if there is something in it already.
+// less than its buffer takes if there is something in it already. An empty line behind a
+// body is not the beginning of one (RFC 9112, 2.2).
 func (c *conn) beforeRead(room int) {
 	if p := c.current(); !c.plain || p != Silent && p != Idle {
 		return
 	}
-	if room < c.pipeline.room {
+	held := c.pipeline.room - room
+	if held > 0 && (held > len(c.tail) || strings.Trim(string(c.tail[len(c.tail)-held:]), "\r\n") != "") {
 		c.enter(Reading)
 		return
 	}
-	c.pipeline = pipeline{room: room}
+	c.pipeline = pipeline{room: room + max(held, 0)}
 }
 
 // afterRead notes what has come. Below TLS nobody knows what it is before there is a
 // request.
 func (c *conn) afterRead(b []byte) {
-	switch p := c.current(); {
+	p := c.current()
+	if p == Hijacked || p == Lingering {
+		return
+	}
+	if n := copy(c.tail[:], b[max(0, len(b)-len(c.tail)):]); n < len(c.tail) {
+		c.tail = [2]byte{c.tail[1], b[0]}
+	}
+	switch {
 	case p == Active:
 		// net/http waits for one byte behind a request, to see its client go.
 		if len(b) == 1 {
 			c.ahead.Store(true)
 		}
 		return
-	case p == Idle, p == Silent && c.plain:
+	case p == Silent && !c.plain:
+		c.veiled.Store(true)
+	case p == Silent, p == Idle && strings.Trim(string(b), "\r\n") != "":
 		c.enter(Reading)
 	}
 	c.pipeline.add(b)
@@ -155,6 +173,28 @@ func (c *conn) arm(t time.Time) error {
 	return c.TCPConn.SetReadDeadline(t)
 }
 
+// SetWriteDeadline keeps t beside Options.WriteTimeout. net/http clears it after each
+// request, which must not clear the socket's own: Write would wait for ever.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.writeBy = t
+	if t.IsZero() {
+		return nil
+	}
+	return c.TCPConn.SetWriteDeadline(t)
+}
+
+// writeEnd is when a write has to be done that may take until end.
+func (c *conn) writeEnd(end time.Time) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.writeBy.IsZero() && c.writeBy.Before(end) {
+		return c.writeBy
+	}
+	return end
+}
+
 // SetDeadline is what net/http calls for a connection that a handler takes over.
 func (c *conn) SetDeadline(t time.Time) error {
 	_ = c.SetWriteDeadline(t)
@@ -198,6 +238,9 @@ func (c *conn) ignoreDeadline() bool {
 		}
 	case (c.phaseIs(Silent, Idle) || c.phaseIs(Reading) && c.asked != drained) && !unread(c.TCPConn):
 		c.ln.left(c.asked)
+		if c.phaseIs(Silent) && c.veiled.Load() {
+			c.ln.veiled.Add(1)
+		}
 		return false
 	default:
 		c.asked = stays
@@ -233,11 +276,11 @@ func (c *conn) writeChunk(p []byte) (written int, err error) {
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return written, err
 		}
-		end := c.ln.epoch.Add(began + c.ln.writeTimeout)
+		end := c.writeEnd(c.ln.epoch.Add(began + c.ln.writeTimeout))
 		if time.Until(end) <= 0 {
 			return written, err
 		}
-		_ = c.SetWriteDeadline(end)
+		_ = c.TCPConn.SetWriteDeadline(end)
 	}
 }
 
@@ -250,7 +293,7 @@ func (c *conn) ReadFrom(src io.Reader) (written int64, err error) {
 	for whole.N > 0 {
 		part := io.LimitedReader{R: whole.R, N: min(whole.N, chunk)}
 		want := part.N
-		_ = c.SetWriteDeadline(time.Now().Add(c.ln.writeTimeout))
+		_ = c.TCPConn.SetWriteDeadline(c.writeEnd(time.Now().Add(c.ln.writeTimeout)))
 		n, err := c.TCPConn.ReadFrom(&part)
 		written += n
 		whole.N -= n
@@ -285,8 +328,13 @@ func (c *conn) end() error {
 	return c.TCPConn.Close()
 }
 
-// maxFINWait is how long a client without an answer to come may take to close.
-const maxFINWait = time.Second
+const (
+	// maxFINWait is how long a client without an answer to come may take to close.
+	maxFINWait = time.Second
+	// minFINWait is how long one gets at least: a proxy that ends TCP connections itself is
+	// near, and its client may be far.
+	minFINWait = 400 * time.Millisecond
+)
 
 // linger says FIN, and waits for the client's kernel to acknowledge it: then everything
 // before it has arrived as well.
@@ -295,17 +343,22 @@ const maxFINWait = time.Second
 // whatever it sent before it knew has come. Not every client closes what it does not use,
 // so that has an end, as has the wait for a FIN when everything else is acknowledged. An
 // answer that is not gets the time that is left.
+//
+// What comes meanwhile, or is there, is a request that gets no answer, unless it may be
+// the rest of a body: then net/http has called CloseWrite before.
 func (c *conn) linger() {
-	wasWaiting := c.phaseIs(Silent, Idle)
+	was := c.current()
+	late := was == Active && c.more()
 	if c.CloseWrite() != nil {
 		return
 	}
-	grace := min(distanceOf(tcpInfo(c.TCPConn)).idleGrace(), maxFINWait)
+	waiting := was == Silent || was == Idle
+	grace := max(minFINWait, min(distanceOf(tcpInfo(c.TCPConn)).idleGrace(), maxFINWait))
 	scrap := make([]byte, 512)
-	late, closed := false, false
+	closed := was == Hijacked // by a handler that may be reading still
 	pause := time.Millisecond
 	for began := time.Now(); !c.ln.isCut(); pause = min(2*pause, 50*time.Millisecond) {
-		if finAcknowledged(c.TCPConn) && (closed || !wasWaiting) || unsent(c.TCPConn) <= 1 && time.Since(began) > grace {
+		if finAcknowledged(c.TCPConn) && (closed || !waiting) || unsent(c.TCPConn) <= 1 && time.Since(began) > grace {
 			break
 		}
 		if closed {
@@ -320,7 +373,8 @@ func (c *conn) linger() {
 			break // it has gone
 		}
 	}
-	if late && wasWaiting && c.plain { // TLS has a word of its own for goodbye
+	// TLS has a word of its own for goodbye.
+	if late && c.plain && (waiting || was == Active) {
 		c.ln.late.Add(1)
 	}
 }
@@ -356,6 +410,8 @@ func connState(nc net.Conn, s http.ConnState) {
 	}
 	switch s {
 	case http.StateActive:
+		c.expendable.Store(false) // which the last request was, until its answer has arrived
+		c.veiled.Store(false)
 		c.pipeline.begun++
 		// Nobody asks how long a request has been served, and the clock is not free.
 		c.phase.Store(int32(Active))
@@ -363,7 +419,6 @@ func connState(nc net.Conn, s http.ConnState) {
 		c.mu.Lock()
 		c.sets = 0
 		c.mu.Unlock()
-		c.expendable.Store(false)
 		if c.ahead.Swap(false) {
 			c.pipeline.after++
 		}

@@ -31,7 +31,7 @@
 //     and those that are pipelined behind them. Streams are told to end (Ending).
 //  4. A connection that waits for a request is closed when its client has been silent for
 //     longer than a client at work would be, by its own round trip and two losses in a row:
-//     50 ms and 8 round trips on one machine or rack, 1.5 s and 8 elsewhere. One that has
+//     300 ms and 8 round trips on one machine or rack, 1.5 s and 8 elsewhere. One that has
 //     sent nothing yet gets 1 s, and 3.5 s and 8 round trips.
 //  5. A connection is closed only when its client's kernel has acknowledged all that was
 //     written to it. Connections that were closed before the stop are waited for as well.
@@ -46,18 +46,23 @@
 //
 //   - A request that a client sends on an idle connection at the moment at which it is
 //     closed gets no answer: no HTTP/1.1 server can prevent that, and clients have to send
-//     it again (RFC 9112, 9.3.1). Those that come before the client has closed, too, are
-//     counted (Report.Late).
-//   - A pipelined request that comes behind an answer with "Connection: close", or behind
-//     a request with a body.
+//     it again (RFC 9112, 9.3.1). Those that come before the client has closed, too, or
+//     within a second, are counted (Report.Late). A proxy that ends TCP connections itself,
+//     and does not know HTTP, makes it likelier: the kernel knows how far the proxy is, and
+//     not how far the client.
+//   - A pipelined request that comes behind an answer with "Connection: close". It is
+//     counted. One that has come in the same segment as the body of the request before it
+//     gets no answer either, and is not: net/http keeps what it has read to itself. A client
+//     must not take a request that it sent behind the last answer for served (RFC 9112, 9.6).
 //   - A handshake by SYN cookie, which a kernel sends whose queue is full: it keeps nothing
 //     of it that could be seen. Where the kernel allows a filter, the answers are waited
 //     for; Report.Lossy says that there were cookies in any case.
 //   - A client from which nothing is heard for 3 s during its handshake.
 //   - Whoever the network or a proxy loses. Docker's userland proxy, for one, accepts
 //     connections for a container that has stopped to listen.
-//   - HTTP/2. With TLS, HTTP/1.1 is served and drained, but what is pipelined is not seen,
-//     and a request of which only a part has come is not waited for.
+//   - HTTP/2, which New turns off. With TLS, HTTP/1.1 is served and drained, but what is
+//     pipelined, or comes late, is not seen, and a connection's first request is not waited
+//     for while only a part of it has come; Report.Lossy says that there was something.
 //
 // # Which kernels
 //
@@ -68,12 +73,13 @@
 // answers that are not acknowledged are asked for by sock_diag(7), or where that is not
 // allowed read from /proc/self/net/tcp. Without either, handshakes are waited for as long as
 // one across the world takes, and Report.Lossy says so.
-// Other programs in the same network namespace that use the same port are counted with it.
+// Other programs that use the same address in the same network namespace are counted with
+// it. The answers that an earlier listener on it has left behind are not.
 //
 // # What it costs
 //
 // Serving: a handler's ResponseWriter is wrapped, and each connection knows its phase,
-// which is some tens of nanoseconds and no allocation a request. Stopping: a look at all
-// connections every 2 ms, system calls for each that has been silent for a while, and the
+// which is some tens of nanoseconds and one allocation a request. Stopping: a look at all
+// connections every 2 ms, or four times as long as that takes, system calls for each that has been silent for a while, and the
 // kernel's list of the port's sockets every 5 ms, or four times as long as that takes.
 package drain

@@ -3,6 +3,7 @@ package drain
 import (
 	"errors"
 	"fmt"
+	"net"
 	"time"
 )
 
@@ -23,6 +24,7 @@ type door struct {
 	closed     bool
 	unfinished int       // handshakes that were not waited for any longer
 	asked      time.Time // when delivered was
+	seen       bool      // the kernel's tables were read since
 }
 
 // shutDoor keeps new handshakes out, while those under way go on.
@@ -31,7 +33,8 @@ type door struct {
 // SYN cookie, as the kernel keeps nothing of these. So where cookies were sent the
 // filter comes first, and binding only where there is no filter.
 func (l *Listener) shutDoor(began time.Time) *door {
-	d := &door{ln: l, began: began, cookies: l.cookiesRisen()}
+	d := &door{ln: l, began: began}
+	d.cookies, _ = l.cookies.fresh(l.proc)
 	l.shut.Store(true)
 	if d.cookies && dropSYN(l.tcp) == nil {
 		d.filtered = true
@@ -48,26 +51,34 @@ func (l *Listener) shutDoor(began time.Time) *door {
 	return d
 }
 
-// cookiesRisen says whether the kernel has sent SYN cookies since the listener was made.
-func (l *Listener) cookiesRisen() bool {
-	sent, err := cookiesSent(l.proc)
-	return err == nil && sent > l.cookies
+// census counts what the kernel has of this listener's.
+func (l *Listener) census() (census, error) {
+	found, err := takeCensus(l.proc, l.Addr().(*net.TCPAddr))
+	for id := range l.inherited {
+		delete(found.undelivered, id)
+	}
+	return found, err
 }
 
-// look reads the kernel's tables, if it is time to, and closes the door when nothing
-// was under way twice: for a moment a connection is in neither table nor queue.
+// look asks the kernel, if it is time to, and closes the door when nothing was under way
+// twice: for a moment a connection is neither a handshake nor queued.
 func (d *door) look() {
 	now := time.Now()
 	if now.Before(d.next) {
 		return
 	}
 	d.looked = now
-	found, err := takeCensus(d.ln.proc, portOf(d.ln))
+	found, err := d.ln.census()
 	d.found = found
-	if err != nil || !d.closed { // what was missing in between does not matter
-		d.blind = err
+	waiting := 0
+	if !d.closed {
+		var queueErr error
+		waiting, queueErr = queued(d.ln.tcp)
+		err = errors.Join(err, queueErr)
+		d.blind = nil // what was missing before does not matter
 	}
-	// Where sockets are many, the tables are long.
+	d.blind = errors.Join(d.blind, err)
+	// Where sockets are many, it takes long.
 	d.next = time.Now().Add(max(look, 4*time.Since(now)))
 	if d.closed {
 		return
@@ -76,7 +87,7 @@ func (d *door) look() {
 	if d.blind != nil || d.filtered && d.cookies {
 		underWay = now.Sub(d.began) < cookieWait
 	}
-	if underWay || queued(d.ln.tcp) > 0 {
+	if underWay || waiting > 0 {
 		d.calm = false
 		return
 	}
@@ -92,29 +103,36 @@ func (d *door) delivered(now time.Time) bool {
 		d.asked = now
 	}
 	d.look()
-	return d.closed && d.looked.After(d.asked) && d.found.undelivered == 0
+	d.seen = d.closed && d.looked.After(d.asked)
+	return d.seen && len(d.found.undelivered) == 0
 }
 
 // lossy says what was not checked.
-func (d *door) lossy(served bool) error {
+func (d *door) lossy() error {
 	var all []error
+	add := func(format string, args ...any) { all = append(all, fmt.Errorf(format, args...)) }
 	if d.open != nil {
-		all = append(all, fmt.Errorf("new handshakes went on until the listener closed, and one that came at that moment was reset: %w", d.open))
+		add("new handshakes went on until the listener closed, and one that came at that moment was reset: %w", d.open)
 	}
 	if d.blind != nil {
-		all = append(all, fmt.Errorf("handshakes under way and answers on their way cannot be seen: %w", d.blind))
+		add("handshakes under way and answers on their way cannot be seen: %w", d.blind)
 	}
-	switch {
-	case d.ln.cookiesErr != nil:
-		all = append(all, fmt.Errorf("whether the kernel has sent SYN cookies cannot be seen: %w", d.ln.cookiesErr))
-	case d.ln.cookiesRisen():
-		all = append(all, errors.New("the kernel has sent SYN cookies, and a handshake that was answered by one cannot be seen"))
+	if fresh, err := d.ln.cookies.fresh(d.ln.proc); err != nil {
+		add("whether the kernel has sent SYN cookies cannot be seen: %w", err)
+	} else if fresh || d.cookies {
+		add("the kernel has sent SYN cookies, and a handshake that was answered by one cannot be seen")
 	}
 	if d.unfinished > 0 {
-		all = append(all, fmt.Errorf("%d handshakes did not end within %v", d.unfinished, handshakeWait))
+		add("%d handshakes did not end within %v", d.unfinished, handshakeWait)
 	}
-	if !d.closed && !served {
-		all = append(all, errors.New("the time was up before the kernel's queue was empty"))
+	if n := d.ln.veiled.Load(); n > 0 {
+		add("%d connections were closed whose client had sent something by TLS, but no whole request", n)
+	}
+	switch {
+	case !d.closed:
+		add("the time was up before the kernel's queue was empty")
+	case !d.seen:
+		add("the time was up before all answers were seen to have arrived")
 	}
 	return errors.Join(all...)
 }

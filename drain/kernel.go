@@ -1,7 +1,7 @@
 package drain
 
 import (
-	"net"
+	"errors"
 	"os"
 	"syscall"
 	"time"
@@ -53,11 +53,12 @@ func finAcknowledged(c syscall.Conn) bool {
 // queued is the number of connections that the kernel holds for Accept: for a
 // listening socket tcpi_unacked is the length of that queue (net/ipv4/tcp.c,
 // tcp_get_info).
-func queued(ln syscall.Conn) int {
-	if info := tcpInfo(ln); info != nil {
-		return int(info.Unacked)
+func queued(ln syscall.Conn) (int, error) {
+	info := tcpInfo(ln)
+	if info == nil {
+		return 0, errors.New("TCP_INFO of the listener cannot be had")
 	}
-	return 0
+	return int(info.Unacked), nil
 }
 
 // bindToNothing keeps new SYNs from a listening socket, while handshakes that are
@@ -98,9 +99,6 @@ func dropSYN(ln syscall.Conn) error {
 	return os.NewSyscallError("setsockopt SO_ATTACH_FILTER", err)
 }
 
-// portOf is the port that ln listens on.
-func portOf(ln net.Listener) int { return ln.Addr().(*net.TCPAddr).Port }
-
 // A distance is how far away a client is, in time.
 type distance struct {
 	trip time.Duration // the smoothed round trip (tcpi_rtt)
@@ -127,7 +125,9 @@ func distanceOf(info *unix.TCPInfo) distance {
 }
 
 const (
-	nearGrace   = 50 * time.Millisecond
+	// nearGrace is more than near clients need: behind a proxy that ends TCP connections
+	// itself the client may be far, and only the proxy is near.
+	nearGrace   = 300 * time.Millisecond
 	nearTripMax = 25 * time.Millisecond
 	farGrace    = 1500 * time.Millisecond
 	nearSilence = time.Second

@@ -57,8 +57,6 @@ type Listener struct {
 	observe      func(Event)
 	epoch        time.Time
 	proc         fs.FS         // what the kernel says of this process
-	cookies      int           // that the kernel had sent when the listener was made
-	cookiesErr   error         // why that is not known
 	gone         chan struct{} // a connection that was asked to leave has gone, or stays
 
 	draining atomic.Bool   // connections linger when they are closed
@@ -66,9 +64,13 @@ type Listener struct {
 	emptied  atomic.Bool   // Accept ends
 	cut      chan struct{} // closed when nothing is waited for any more
 	late     atomic.Int64  // requests that came on a connection that was closed for being idle
+	veiled   atomic.Int64  // connections that were closed with TLS bytes that nobody could judge
 
 	ending     context.Context // ends when streams have to
 	endStreams context.CancelFunc
+
+	cookies   cookieJar
+	inherited map[socketID]bool // undelivered answers of an earlier listener on this port
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -102,7 +104,10 @@ func Listen(ctx context.Context, addr string, o Options) (*Listener, error) {
 		l.writeTimeout = 1 << 62 // more than a process lives
 	}
 	l.ending, l.endStreams = context.WithCancel(context.Background())
-	l.cookies, l.cookiesErr = cookiesSent(l.proc)
+	l.cookies.look(l.proc, time.Now())
+	if found, err := l.census(); err == nil {
+		l.inherited = found.undelivered
+	}
 	return l, nil
 }
 
@@ -178,12 +183,13 @@ func (l *Listener) admit(accepted *net.TCPConn) *conn {
 		return nil
 	}
 	c := &conn{TCPConn: accepted, ln: l}
-	_ = c.SetWriteDeadline(time.Now().Add(l.writeTimeout)) // for Write to find passed
+	_ = c.TCPConn.SetWriteDeadline(time.Now().Add(l.writeTimeout)) // for Write to find passed
 	c.enter(Silent)
 	l.mu.Lock()
 	l.conns[c] = struct{}{}
 	l.mu.Unlock()
 	l.observe(Event{Kind: Opened})
+	l.cookies.look(l.proc, time.Now())
 	return c
 }
 

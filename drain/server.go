@@ -3,7 +3,9 @@ package drain
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -18,6 +20,7 @@ type Server struct {
 	http   *http.Server
 	ln     *Listener
 	served chan struct{} // closed when Serve has returned
+	leave  func()        // closes it
 
 	stop   sync.Once
 	report Report
@@ -25,18 +28,22 @@ type Server struct {
 
 // New takes srv over: its Handler, ConnState and ConnContext are wrapped, and its methods
 // are not to be called any more, those of the Server are. Its WriteTimeout should be 0, in
-// favour of Options.WriteTimeout.
+// favour of Options.WriteTimeout. HTTP/2 is turned off.
 func New(srv *http.Server, ln *Listener) *Server {
 	s := &Server{http: srv, ln: ln, served: make(chan struct{})}
+	s.leave = sync.OnceFunc(func() { close(s.served) })
 	srv.Handler = s.wrap(srv.Handler, srv.DisableGeneralOptionsHandler)
 	// net/http would answer OPTIONS * past the handler, without a word of the drain.
 	srv.DisableGeneralOptionsHandler = true
+	if srv.TLSNextProto == nil { // HTTP/2 has its own way to say goodbye
+		srv.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
+	}
 	theirState := srv.ConnState
 	srv.ConnState = func(nc net.Conn, state http.ConnState) {
-		connState(nc, state)
 		if theirState != nil {
 			theirState(nc, state)
 		}
+		connState(nc, state)
 	}
 	theirContext := srv.ConnContext
 	srv.ConnContext = func(ctx context.Context, nc net.Conn) context.Context {
@@ -67,7 +74,7 @@ func (s *Server) ServeTLS(certFile, keyFile string) error {
 
 // until says that the listener is closed, and whether err is more than that.
 func (s *Server) until(err error) error {
-	close(s.served)
+	s.leave()
 	if errors.Is(err, errEmptied) || errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -125,13 +132,10 @@ func (s *Server) wrap(h http.Handler, options bool) http.Handler {
 	if h == nil {
 		h = http.DefaultServeMux
 	}
-	var writers sync.Pool
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		lw, _ := writers.Get().(*lastWriter)
-		if lw == nil {
-			lw = new(lastWriter)
-		}
-		*lw = lastWriter{ResponseWriter: w, ln: s.ln, request: r}
+		// Not from a pool: a handler that writes after its end would write into the
+		// answer of another.
+		lw := &lastWriter{ResponseWriter: w, ln: s.ln, request: r}
 		if r.ContentLength != 0 {
 			if c := connOf(r.Context()); c != nil {
 				c.pipeline.blurred = true
@@ -143,8 +147,6 @@ func (s *Server) wrap(h http.Handler, options bool) http.Handler {
 			h.ServeHTTP(lw, r)
 		}
 		lw.beforeHeader()
-		*lw = lastWriter{}
-		writers.Put(lw)
 	})
 }
 
@@ -189,10 +191,19 @@ func (w *lastWriter) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
+// WriteString is for io.WriteString.
+func (w *lastWriter) WriteString(text string) (int, error) {
+	w.beforeHeader()
+	return io.WriteString(w.ResponseWriter, text)
+}
+
 // ReadFrom keeps sendfile for files.
 func (w *lastWriter) ReadFrom(src io.Reader) (int64, error) {
 	w.beforeHeader()
-	return io.Copy(w.ResponseWriter, src)
+	if to, ok := w.ResponseWriter.(io.ReaderFrom); ok {
+		return to.ReadFrom(src)
+	}
+	return io.Copy(struct{ io.Writer }{w.ResponseWriter}, src)
 }
 
 // FlushError is for http.ResponseController.
@@ -218,9 +229,9 @@ type Report struct {
 	// Cut is how many connections were closed when the time was up, by what they were
 	// doing; those that had no request are among them.
 	Cut map[Phase]int
-	// Late is how many connections were closed for being idle and had a request on its
-	// way, which got no answer: its client sent it before it knew. An HTTP/1.1 client
-	// has to send it again (RFC 9112, 9.3.1).
+	// Late is how many connections had a request come that got no answer, as they were
+	// being closed: for being idle, or behind an answer with "Connection: close". An
+	// HTTP/1.1 client has to send it again (RFC 9112, 9.3.1 and 9.6).
 	Late int
 	// Took is the time since Shutdown was called.
 	Took time.Duration
@@ -261,10 +272,11 @@ func (s *Server) shutdown(ctx context.Context) Report {
 	began := time.Now()
 	s.Draining()
 	door := s.ln.shutDoor(began)
-	tick := time.NewTicker(poll)
+	tick := time.NewTimer(0)
 	defer tick.Stop()
 	var ended time.Time
 	for ctx.Err() == nil {
+		looked := time.Now()
 		s.ln.dismissIdle()
 		door.look()
 		if door.closed {
@@ -278,19 +290,24 @@ func (s *Server) shutdown(ctx context.Context) Report {
 				break
 			}
 		}
+		tick.Reset(max(poll, 4*time.Since(looked))) // where connections are many, it takes long
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
 	}
 	s.ln.endStreams()
+	lossy := door.lossy()
 	report := s.cutRest()
-	if n := door.found.undelivered; n > 0 {
+	if n := len(door.found.undelivered); n > 0 {
 		report.Requests += n
 		report.Cut[Lingering] += n
 	}
 	report.Late = int(s.ln.late.Load())
-	report.Lossy = door.lossy(s.hasServed())
+	if n := report.Cut[Silent] + report.Cut[Idle]; n > 0 {
+		lossy = errors.Join(lossy, fmt.Errorf("%d connections were closed when the time was up, and may have been about to send a request", n))
+	}
+	report.Lossy = lossy
 	report.Took = time.Since(began)
 	return report
 }
@@ -347,6 +364,7 @@ func (c *conn) hasRequest(phase Phase) bool {
 // How long one has waited is measured in looks, too: where the processor is scarce, a
 // client's next request and this loop are late together.
 func (l *Listener) dismissIdle() {
+	const looks = 10
 	for _, c := range l.snapshot() {
 		waited := c.waited()
 		if waited < poll {
@@ -365,7 +383,7 @@ func (l *Listener) dismissIdle() {
 			grace = distanceOf(info).silentGrace()
 		}
 		heard := time.Duration(min(info.Last_ack_recv, info.Last_data_recv)) * time.Millisecond
-		if min(waited, heard) >= grace && time.Duration(c.looks)*2*poll >= grace {
+		if min(waited, heard) >= grace && c.looks >= looks {
 			c.leave(drained)
 		}
 	}

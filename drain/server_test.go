@@ -5,12 +5,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -193,8 +195,8 @@ func TestStopServesWhatIsQueued(t *testing.T) {
 	}
 	r := &running{Server: New(&http.Server{Handler: http.HandlerFunc(hello)}, ln), addr: ln.Addr().String(), serve: make(chan error, 1)}
 	conn, answers := r.dial(t)
-	if got := queued(ln.tcp); got != 1 {
-		t.Errorf("queued() = %d, want 1", got)
+	if got, err := queued(ln.tcp); got != 1 || err != nil {
+		t.Errorf("queued() = %d, %v, want 1", got, err)
 	}
 	_, _ = io.WriteString(conn, getRoot)
 	report := make(chan Report)
@@ -441,7 +443,7 @@ func TestObserve(t *testing.T) {
 func TestWithoutProcNothingIsClaimed(t *testing.T) {
 	t.Parallel()
 	r := run(t, hello)
-	r.ln.proc, r.ln.cookiesErr = fstest.MapFS{}, fs.ErrNotExist // as Listen would have found
+	r.ln.proc = fstest.MapFS{}
 	report := r.stop(t, patience)
 	if report.Lossy == nil || report.Requests != 0 {
 		t.Errorf("Shutdown() = %+v, want a doubt", report)
@@ -451,7 +453,7 @@ func TestWithoutProcNothingIsClaimed(t *testing.T) {
 func TestCookiesAreSaid(t *testing.T) {
 	t.Parallel()
 	r := run(t, hello)
-	r.ln.cookies = -1 // as if one had been sent since
+	r.ln.cookies.older = -1 // as if one had been sent since
 	report := r.stop(t, patience)
 	if report.Lossy == nil || !strings.Contains(report.Lossy.Error(), "SYN cookies") {
 		t.Errorf("Shutdown() = %+v, want a doubt because of SYN cookies", report)
@@ -518,4 +520,236 @@ func TestServesOverTLS(t *testing.T) {
 	}
 	busy.Close()
 	checkClean(t, <-report)
+}
+
+// What a service of any kind relies on works as it does without drain.
+func TestHandlersGetWhatNetHTTPGives(t *testing.T) {
+	t.Parallel()
+	t.Run("a hijacked connection can be copied from", func(t *testing.T) {
+		t.Parallel()
+		got := make(chan string, 1)
+		r := run(t, func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			var b strings.Builder
+			_, err = io.Copy(&b, conn)
+			got <- fmt.Sprint(b.String(), " ", err)
+		})
+		client, _ := r.dial(t)
+		_, _ = io.WriteString(client, getRoot)
+		eventually(t, "a hijacked connection", func() bool {
+			return slices.ContainsFunc(r.ln.snapshot(), func(c *conn) bool { return c.phaseIs(Hijacked) })
+		})
+		_, _ = io.WriteString(client, "ping")
+		_ = client.(*net.TCPConn).CloseWrite()
+		if text := <-got; text != "ping <nil>" {
+			t.Errorf("io.Copy got %s, want ping", text)
+		}
+		checkClean(t, r.stop(t, patience))
+	})
+	t.Run("a handler's write deadline", func(t *testing.T) {
+		t.Parallel()
+		ended := make(chan error, 1)
+		r := run(t, func(w http.ResponseWriter, _ *http.Request) {
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			var err error
+			for err == nil {
+				_, err = w.Write(make([]byte, chunk))
+			}
+			ended <- err
+		})
+		conn, _ := r.dial(t)
+		_, _ = io.WriteString(conn, getRoot)
+		select {
+		case err := <-ended:
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("Write = %v, want a timeout", err)
+			}
+		case <-time.After(patience / 2):
+			t.Error("the write goes on after its deadline")
+		}
+	})
+	t.Run("a ConnState hook that sets a deadline", func(t *testing.T) {
+		t.Parallel()
+		r := run(t, hello, func(srv *http.Server) {
+			srv.ConnState = func(nc net.Conn, s http.ConnState) {
+				if s == http.StateIdle {
+					_ = nc.SetReadDeadline(time.Now().Add(patience))
+				}
+			}
+		})
+		conn, answers := r.dial(t)
+		_, _ = io.WriteString(conn, getRoot)
+		answer(t, answers)
+		checkClean(t, r.stop(t, patience))
+	})
+	t.Run("a writer that is kept is not another's", func(t *testing.T) {
+		t.Parallel()
+		var kept http.ResponseWriter
+		r := run(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/keep" {
+				kept = w
+				return
+			}
+			_, _ = io.WriteString(kept, "of another")
+			_, _ = io.WriteString(w, "own")
+		})
+		conn, answers := r.dial(t)
+		_, _ = io.WriteString(conn, "GET /keep HTTP/1.1\r\nHost: x\r\n\r\n")
+		answer(t, answers)
+		_, _ = io.WriteString(conn, getRoot)
+		if body, _ := answer(t, answers); body != "own" {
+			t.Errorf("answer = %q, want its own alone", body)
+		}
+	})
+}
+
+func TestWriteTimeoutHoldsForEveryRequest(t *testing.T) {
+	t.Parallel()
+	ended := make(chan error, 1)
+	ln, err := Listen(t.Context(), "127.0.0.1:0", Options{WriteTimeout: 200 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" {
+			return
+		}
+		var err error
+		for err == nil {
+			_, err = w.Write(make([]byte, chunk))
+		}
+		ended <- err
+	})}
+	r := &running{Server: New(srv, ln), addr: ln.Addr().String(), serve: make(chan error, 1)}
+	go func() { r.serve <- r.Serve() }()
+	t.Cleanup(func() { srv.Close() })
+	conn, answers := r.dial(t)
+	_, _ = io.WriteString(conn, getRoot)
+	answer(t, answers)
+	_, _ = io.WriteString(conn, "GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+	select {
+	case err := <-ended:
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("Write = %v, want a timeout", err)
+		}
+	case <-time.After(patience / 2):
+		t.Error("a client that does not read its second answer holds its request for ever")
+	}
+}
+
+func TestEmptyLineBehindABodyIsNoRequest(t *testing.T) {
+	t.Parallel()
+	for name, parts := range map[string][]string{"with it": {"hello\r\n"}, "after it": {"hello", "\r\n"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := run(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+			conn, answers := r.dial(t)
+			_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"+parts[0])
+			answer(t, answers)
+			for _, part := range parts[1:] {
+				_, _ = io.WriteString(conn, part)
+			}
+			if report := r.stop(t, patience/2); report.Requests != 0 {
+				t.Errorf("Shutdown() = %+v, want no request cut", report)
+			}
+		})
+	}
+}
+
+func TestOnlookerThatDoesNotReadFailsNothing(t *testing.T) {
+	t.Parallel()
+	served := make(chan struct{}, 1)
+	r := run(t, func(w http.ResponseWriter, r *http.Request) {
+		Expendable(r.Context())
+		w.Header().Set("Content-Length", "300000")
+		_, _ = w.Write(make([]byte, 300_000))
+		served <- struct{}{}
+	})
+	d := net.Dialer{Control: smallBuffer}
+	conn, err := d.DialContext(t.Context(), "tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, getRoot)
+	<-served
+	if report := r.stop(t, patience); report.Requests != 0 || report.Took > patience/2 {
+		t.Errorf("Shutdown() = %+v, want an onlooker's answer cut after a second", report)
+	}
+}
+
+func TestWhatTheDeadlineEndsIsNotCalledLossless(t *testing.T) {
+	t.Parallel()
+	for name, send := range map[string]string{"silent": "", "idle": getRoot} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := run(t, hello)
+			conn, answers := r.dial(t)
+			if send != "" {
+				_, _ = io.WriteString(conn, send)
+				answer(t, answers)
+			}
+			eventually(t, "a connection", func() bool { return r.ln.count() == 1 })
+			if report := r.stop(t, time.Nanosecond); report.Lossless() {
+				t.Errorf("Shutdown() = %+v, want a doubt: nothing was waited for", report)
+			}
+		})
+	}
+}
+
+func TestLatePipelinedRequestsAreCounted(t *testing.T) {
+	t.Parallel()
+	entered, release := make(chan struct{}, 1), make(chan struct{})
+	r := run(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "the header is written ")
+		_ = http.NewResponseController(w).Flush()
+		entered <- struct{}{}
+		<-release
+	})
+	r.Draining()
+	conn, answers := r.dial(t)
+	_, _ = io.WriteString(conn, getRoot)
+	<-entered
+	_, _ = io.WriteString(conn, getRoot+getRoot)
+	close(release)
+	if _, last := answer(t, answers); !last {
+		t.Error("the answer has no Connection: close")
+	}
+	if report := r.stop(t, patience); report.Late != 1 {
+		t.Errorf("Shutdown() = %+v, want 1 late", report)
+	}
+}
+
+func TestAnswersOfAnEarlierListenerAreNotThisOnes(t *testing.T) {
+	t.Parallel()
+	earlier, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := net.Dialer{Control: smallBuffer}
+	client, err := d.DialContext(t.Context(), "tcp", earlier.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	accepted, err := earlier.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = accepted.Write(make([]byte, 100_000))
+	accepted.Close()
+	earlier.Close()
+
+	ln, err := Listen(t.Context(), earlier.Addr().String(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &running{Server: New(&http.Server{Handler: http.HandlerFunc(hello)}, ln), addr: ln.Addr().String(), serve: make(chan error, 1)}
+	go func() { r.serve <- r.Serve() }()
+	checkClean(t, r.stop(t, patience))
 }

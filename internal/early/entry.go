@@ -10,3 +10,5 @@ package early
 // that was there before it, as there is where Go is a library in another program. So
 // early_entry installs one, as PID 1 alone: it exits with 128 + the signal, as a shell
 // says it. What comes before that is lost, by the kernel's rule for PID 1 (pid_namespaces(7)).
+// Go itself ends for a SIGQUIT that nobody has asked for, with its goroutines on stderr and
+// exit code 2, from when its handlers are there.
