@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -99,7 +98,7 @@ func (c *conn) beforeRead(room int) {
 		return
 	}
 	held := c.pipeline.room - room
-	if held > 0 && (held > len(c.tail) || strings.Trim(string(c.tail[len(c.tail)-held:]), "\r\n") != "") {
+	if held > 0 && (held > len(c.tail) || !blank(c.tail[len(c.tail)-held:])) {
 		c.enter(Reading)
 		return
 	}
@@ -125,10 +124,20 @@ func (c *conn) afterRead(b []byte) {
 		return
 	case p == Silent && !c.plain:
 		c.veiled.Store(true)
-	case p == Silent, p == Idle && strings.Trim(string(b), "\r\n") != "":
+	case p == Silent, p == Idle && !blank(b):
 		c.enter(Reading)
 	}
 	c.pipeline.add(b)
+}
+
+// blank says whether there is nothing but ends of lines in b.
+func blank(b []byte) bool {
+	for _, char := range b {
+		if char != '\r' && char != '\n' {
+			return false
+		}
+	}
+	return true
 }
 
 // SetReadDeadline keeps t, and moves the socket's own deadline only where that would
