@@ -32,7 +32,7 @@ type logQueue struct {
 
 const (
 	// maxLogLines and maxLogBytes bound what waits to be written.
-	maxLogLines = 1024
+	maxLogLines = 256
 	maxLogBytes = 1 << 20
 	// logPatience is how long the last lines may take.
 	logPatience = 250 * time.Millisecond

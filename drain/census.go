@@ -30,11 +30,11 @@ type census struct {
 type socketID string
 
 // takeCensus asks the kernel for the sockets of addr, which is that of every interface if
-// it is unspecified. Where the kernel does not answer, such as below a strict seccomp
+// it is unspecified, and of the listener's family. Where the kernel does not answer, such as below a strict seccomp
 // profile, it reads its tables below proc, which is /proc/self. That takes as much longer
 // as there are other sockets.
-func takeCensus(proc fs.FS, addr *net.TCPAddr) (census, error) {
-	all, err := askForCensus(addr)
+func takeCensus(proc fs.FS, family uint8, addr *net.TCPAddr) (census, error) {
+	all, err := askForCensus(family, addr)
 	if err == nil {
 		return all, nil
 	}
@@ -87,7 +87,7 @@ func (all *census) add(id socketID, state uint64, stale bool, unacknowledged, in
 }
 
 // askForCensus has the sockets dumped by sock_diag(7).
-func askForCensus(addr *net.TCPAddr) (census, error) {
+func askForCensus(family uint8, addr *net.TCPAddr) (census, error) {
 	all := census{addr: addr, undelivered: map[socketID]bool{}}
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
@@ -96,10 +96,8 @@ func askForCensus(addr *net.TCPAddr) (census, error) {
 	defer unix.Close(fd)
 	// The kernel answers at once, or never.
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1})
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		if err := all.dump(fd, family); err != nil {
-			return census{}, err
-		}
+	if err := all.dump(fd, family); err != nil {
+		return census{}, err
 	}
 	return all, nil
 }
@@ -140,7 +138,7 @@ func (all *census) dump(fd int, family uint8) error {
 	if err := unix.Sendto(fd, bytesOf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return os.NewSyscallError("sendto NETLINK_SOCK_DIAG", err)
 	}
-	buf := make([]byte, 32<<10) // as large as what the kernel sends at once
+	buf := make([]byte, 8<<10) // the kernel sends no more at once (linux/netlink.h, NLMSG_GOODSIZE)
 	for {
 		n, _, err := unix.Recvfrom(fd, buf, 0)
 		if err != nil {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"golang.org/x/sys/unix"
 )
 
 // Both ways to take a census see the same.
@@ -39,7 +41,7 @@ func TestCensusOfARealPort(t *testing.T) {
 	}
 	want := closed
 	addr := ln.Addr().(*net.TCPAddr)
-	if got, err := askForCensus(addr); len(got.undelivered) != want || err != nil {
+	if got, err := askForCensus(unix.AF_INET, addr); len(got.undelivered) != want || err != nil {
 		t.Errorf("askForCensus() = %+v, %v, want %+v", got, err, want)
 	}
 	if got, err := readCensus(os.DirFS("/proc/self"), addr); len(got.undelivered) != want || err != nil {
@@ -47,7 +49,7 @@ func TestCensusOfARealPort(t *testing.T) {
 	}
 	// Another address with the same port is another's.
 	addr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2), Port: addr.Port}
-	if got, err := askForCensus(addr); len(got.undelivered) != 0 || err != nil {
+	if got, err := askForCensus(unix.AF_INET, addr); len(got.undelivered) != 0 || err != nil {
 		t.Errorf("askForCensus(%v) = %+v, %v, want nothing", addr, got, err)
 	}
 	if got, err := readCensus(os.DirFS("/proc/self"), addr); len(got.undelivered) != 0 || err != nil {

@@ -80,6 +80,7 @@
 //
 // Serving: a handler's ResponseWriter is wrapped, and each connection knows its phase,
 // which is some tens of nanoseconds and one allocation a request. Stopping: a look at all
-// connections every 2 ms, or four times as long as that takes, system calls for each that has been silent for a while, and the
-// kernel's list of the port's sockets every 5 ms, or four times as long as that takes.
+// connections every 2 ms, or twice as long as that takes, system calls for each that has been silent for a while, and the
+// kernel's list of the port's sockets every 5 ms, or twice as long as that takes, some 1 ms
+// where there are few.
 package drain

@@ -3,7 +3,6 @@ package drain
 import (
 	"errors"
 	"fmt"
-	"net"
 	"time"
 )
 
@@ -33,6 +32,7 @@ type door struct {
 // SYN cookie, as the kernel keeps nothing of these. So where cookies were sent the
 // filter comes first, and binding only where there is no filter.
 func (l *Listener) shutDoor(began time.Time) *door {
+	l.inherit()
 	d := &door{ln: l, began: began}
 	d.cookies, _ = l.cookies.fresh(l.proc)
 	l.shut.Store(true)
@@ -53,7 +53,7 @@ func (l *Listener) shutDoor(began time.Time) *door {
 
 // census counts what the kernel has of this listener's.
 func (l *Listener) census() (census, error) {
-	found, err := takeCensus(l.proc, l.Addr().(*net.TCPAddr))
+	found, err := takeCensus(l.proc, l.family, l.addr())
 	for id := range l.inherited {
 		delete(found.undelivered, id)
 	}
@@ -79,7 +79,7 @@ func (d *door) look() {
 	}
 	d.blind = errors.Join(d.blind, err)
 	// Where sockets are many, it takes long.
-	d.next = time.Now().Add(max(look, 4*time.Since(now)))
+	d.next = time.Now().Add(max(look, 2*time.Since(now)))
 	if d.closed {
 		return
 	}
@@ -100,7 +100,7 @@ func (d *door) look() {
 // drain, which waits.
 func (d *door) delivered(now time.Time) bool {
 	if d.asked.IsZero() {
-		d.asked = now
+		d.asked, d.next = now, now
 	}
 	d.look()
 	d.seen = d.closed && d.looked.After(d.asked)

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Options are what a listener is made with. The zero value has no bounds and reports
@@ -56,6 +58,7 @@ type Listener struct {
 	writeTimeout time.Duration
 	observe      func(Event)
 	epoch        time.Time
+	family       uint8         // AF_INET, or AF_INET6 also for IPv4 if it listens for both
 	proc         fs.FS         // what the kernel says of this process
 	gone         chan struct{} // a connection that was asked to leave has gone, or stays
 
@@ -70,7 +73,8 @@ type Listener struct {
 	endStreams context.CancelFunc
 
 	cookies   cookieJar
-	inherited map[socketID]bool // undelivered answers of an earlier listener on this port
+	inherit   func()            // sets inherited, once
+	inherited map[socketID]bool // undelivered answers of an earlier listener on this address
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -103,13 +107,27 @@ func Listen(ctx context.Context, addr string, o Options) (*Listener, error) {
 	if l.writeTimeout <= 0 {
 		l.writeTimeout = 1 << 62 // more than a process lives
 	}
+	control(l.tcp, func(fd int) {
+		family, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+		l.family = uint8(family)
+	})
 	l.ending, l.endStreams = context.WithCancel(context.Background())
-	l.cookies.look(l.proc, time.Now())
-	if found, err := l.census(); err == nil {
-		l.inherited = found.undelivered
-	}
+	l.inherit = sync.OnceFunc(func() {
+		l.cookies.look(l.proc, time.Now())
+		if found, err := takeCensus(l.proc, l.family, l.addr()); err == nil {
+			l.inherited = found.undelivered
+		}
+	})
+	time.AfterFunc(startWait, l.inherit)
 	return l, nil
 }
+
+// startWait is how long the processor is left to the first requests, before the kernel is
+// asked for what it takes a millisecond to answer.
+const startWait = 100 * time.Millisecond
+
+// addr is Addr.
+func (l *Listener) addr() *net.TCPAddr { return l.tcp.Addr().(*net.TCPAddr) }
 
 // Addr is where it listens.
 func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }
@@ -189,7 +207,9 @@ func (l *Listener) admit(accepted *net.TCPConn) *conn {
 	l.conns[c] = struct{}{}
 	l.mu.Unlock()
 	l.observe(Event{Kind: Opened})
-	l.cookies.look(l.proc, time.Now())
+	if time.Since(l.epoch) > startWait {
+		l.cookies.look(l.proc, time.Now())
+	}
 	return c
 }
 

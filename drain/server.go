@@ -278,6 +278,7 @@ func (s *Server) shutdown(ctx context.Context) Report {
 	for ctx.Err() == nil {
 		looked := time.Now()
 		s.ln.dismissIdle()
+		pause := max(poll, 2*time.Since(looked)) // where connections are many, it takes long
 		door.look()
 		if door.closed {
 			s.ln.empty()
@@ -290,7 +291,7 @@ func (s *Server) shutdown(ctx context.Context) Report {
 				break
 			}
 		}
-		tick.Reset(max(poll, 4*time.Since(looked))) // where connections are many, it takes long
+		tick.Reset(pause)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -453,6 +453,7 @@ func TestWithoutProcNothingIsClaimed(t *testing.T) {
 func TestCookiesAreSaid(t *testing.T) {
 	t.Parallel()
 	r := run(t, hello)
+	r.ln.inherit()
 	r.ln.cookies.older = -1 // as if one had been sent since
 	report := r.stop(t, patience)
 	if report.Lossy == nil || !strings.Contains(report.Lossy.Error(), "SYN cookies") {
