@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A door is the listener's way to its end: new handshakes are kept out, and it is closed
-// when none is under way and the kernel's queue is empty.
+// A door closes the listener: it keeps new handshakes out, and is closed when none is under
+// way and the kernel's queue is empty.
 type door struct {
 	ln       *Listener
 	began    time.Time

@@ -122,8 +122,8 @@ func Listen(ctx context.Context, addr string, o Options) (*Listener, error) {
 	return l, nil
 }
 
-// startWait is how long the processor is left to the first requests, before the kernel is
-// asked for what it takes a millisecond to answer.
+// startWait is how long the processor is left to the rest of the start, unless a connection
+// comes, before the kernel is asked for what it takes a millisecond to answer.
 const startWait = 100 * time.Millisecond
 
 // addr is Addr.
@@ -200,6 +200,7 @@ func (l *Listener) admit(accepted *net.TCPConn) *conn {
 		accepted.Close()
 		return nil
 	}
+	l.inherit() // before there can be answers of its own
 	c := &conn{TCPConn: accepted, ln: l}
 	_ = c.TCPConn.SetWriteDeadline(time.Now().Add(l.writeTimeout)) // for Write to find passed
 	c.enter(Silent)
