@@ -37,7 +37,7 @@ func TestAuditMode(t *testing.T) {
 			environ: []string{"DB_PASSWORD=hunter2"}, code: 0, stdout: "DB_PASSWORD"},
 		{name: "markdown", args: []string{"--only", "secrets-in-env,pid-namespace", "--format", "markdown"}, stdout: "| secrets-in-env"},
 		{name: "no such format", args: []string{"--format", "yaml"}, code: 2, stderr: "want text, json or markdown"},
-		{name: "no such check", args: []string{"--only", "run-as-nonroot"}, code: 2, stderr: `did you mean "run-as-non-root"`},
+		{name: "no such check", args: []string{"--only", "run-as-nonroot"}, code: 2, stderr: "did you mean run-as-non-root?"},
 		{name: "no such check to skip", args: []string{"--skip", "x"}, code: 2, stderr: `no check "x"`},
 		{name: "no such severity", args: []string{"--fail-on", "bad"}, code: 2, stderr: "critical"},
 		{name: "no argument", args: []string{"http://x/"}, code: 2, stderr: "unexpected argument"},

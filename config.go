@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"net"
 	"os"
 	"reflect"
@@ -16,11 +15,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/agnivade/levenshtein"
 	"github.com/caarlos0/env/v11"
 	"github.com/dustin/go-humanize"
-
-	"imagelab/internal/probe"
 )
 
 // Config is everything that can be set, each field by one environment variable.
@@ -29,27 +25,28 @@ import (
 // desc explains it in --help and the README, want says what is accepted, min
 // and max bound numbers, durations and sizes (both inclusive), secret keeps the
 // value out of every output, and empty:"set" says that an empty value is a value
-// and not the default.
+// and not the default. group begins a section of --help, which goes on until the
+// next one.
 //
 // Every variable X can be given as X_FILE, the path of a file that holds it.
 type Config struct {
-	Port       int    `env:"PORT" envDefault:"8000" min:"0" max:"65535" want:"a port from 1 to 65535, or 0 for any free one" desc:"port of the app listener"`
+	Port       int    `group:"The app" env:"PORT" envDefault:"8000" min:"0" max:"65535" want:"a port from 1 to 65535, or 0 for any free one" desc:"port of the app listener"`
 	RocketSize string `env:"ROCKET_SIZE" envDefault:"Small" empty:"set" desc:"what GET / says; both images set Medium"`
 	LabLogin   string `env:"LAB_LOGIN" envDefault:"unknown" desc:"login that GET /proof signs"`
 	LabToken   string `env:"LAB_TOKEN" envDefault:"unknown" desc:"token that GET /proof signs; public by nature"`
 	Secret     string `env:"SECRET" secret:"true" desc:"key of GET /proof; without it /proof answers 400"`
 
-	BindAddress string `env:"IMAGELAB_BIND_ADDRESS" want:"an IP address or a host name without a port, or nothing for all interfaces" desc:"address that the app listener binds"`
+	BindAddress string `group:"Listeners" env:"IMAGELAB_BIND_ADDRESS" want:"an IP address or a host name without a port, or nothing for all interfaces" desc:"address that the app listener binds"`
 	OpsAddr     string `env:"IMAGELAB_OPS_ADDR" envDefault:":9000" empty:"set" want:"host:port such as :9000 or 127.0.0.1:9000, or nothing for /-/ on the app listener" desc:"address of the ops listener; empty mounts its paths under /-/ of the app listener"`
 	OpsToken    string `env:"IMAGELAB_OPS_TOKEN" secret:"true" desc:"bearer token that the ops listener asks for, except on /livez and /readyz"`
 
-	LogLevel  slog.Level `env:"IMAGELAB_LOG_LEVEL" envDefault:"info" want:"debug, info, warn or error" desc:"least level that is logged"`
-	LogFormat string     `env:"IMAGELAB_LOG_FORMAT" envDefault:"json" oneof:"json text" desc:"format of the log on stderr"`
+	LogLevel  slog.Level `group:"The log" env:"IMAGELAB_LOG_LEVEL" envDefault:"info" want:"debug, info, warn or error" desc:"least level that is logged"`
+	LogFormat string     `env:"IMAGELAB_LOG_FORMAT" envDefault:"json" oneof:"json text" desc:"format of the log on stderr; unset, it is text on a terminal"`
 	AccessLog string     `env:"IMAGELAB_ACCESS_LOG" envDefault:"errors" oneof:"errors all off" desc:"requests that are logged; errors means status 500 and up"`
 
-	DrainDelay        time.Duration `env:"IMAGELAB_DRAIN_DELAY" envDefault:"250ms" min:"0s" max:"10m" desc:"after SIGTERM, how long new connections are still served while /readyz says draining"`
+	DrainDelay        time.Duration `group:"Stopping" env:"IMAGELAB_DRAIN_DELAY" envDefault:"250ms" min:"0s" max:"10m" desc:"after SIGTERM, how long new connections are still served while /readyz says draining"`
 	ShutdownTimeout   time.Duration `env:"IMAGELAB_SHUTDOWN_TIMEOUT" envDefault:"8s" min:"0s" max:"1h" desc:"after the delay, how long requests in flight may take before they are cut"`
-	ReadHeaderTimeout time.Duration `env:"IMAGELAB_READ_HEADER_TIMEOUT" envDefault:"5s" min:"1ms" max:"1h" desc:"how long a client may take to send a request's header"`
+	ReadHeaderTimeout time.Duration `group:"Limits" env:"IMAGELAB_READ_HEADER_TIMEOUT" envDefault:"5s" min:"1ms" max:"1h" desc:"how long a client may take to send a request's header"`
 	ReadTimeout       time.Duration `env:"IMAGELAB_READ_TIMEOUT" envDefault:"30s" min:"1ms" max:"24h" desc:"how long a client may take to send a whole request"`
 	WriteTimeout      time.Duration `env:"IMAGELAB_WRITE_TIMEOUT" envDefault:"30s" min:"1ms" max:"24h" desc:"how long a client may take to accept 64 KiB of a response"`
 	IdleTimeout       time.Duration `env:"IMAGELAB_IDLE_TIMEOUT" envDefault:"90s" min:"1ms" max:"24h" desc:"how long a kept-alive connection may be idle; keep it above the balancer's own"`
@@ -58,12 +55,12 @@ type Config struct {
 	MaxInFlight int      `env:"IMAGELAB_MAX_IN_FLIGHT" envDefault:"0" min:"0" max:"1000000" want:"a number of requests, or 0 to derive it" desc:"requests served at once, the rest get 503; 0 means three quarters of the connections"`
 	MaxBody     ByteSize `env:"IMAGELAB_MAX_BODY" envDefault:"1MiB" min:"0B" max:"1TiB" desc:"largest request body, except for /store"`
 
-	DataDir       string   `env:"IMAGELAB_DATA_DIR" envDefault:"/tmp" want:"an absolute path" desc:"the one directory that is written to; meant to be a tmpfs"`
+	DataDir       string   `group:"The store" env:"IMAGELAB_DATA_DIR" envDefault:"/tmp" want:"an absolute path" desc:"the one directory that is written to; meant to be a tmpfs"`
 	StoreMaxBlob  ByteSize `env:"IMAGELAB_STORE_MAX_BLOB" envDefault:"1MiB" min:"0B" max:"1TiB" desc:"largest body that POST /store takes"`
 	StoreCapacity ByteSize `env:"IMAGELAB_STORE_CAPACITY" envDefault:"8MiB" min:"0B" max:"1TiB" desc:"bytes that /store keeps in all"`
 
-	Faults      bool     `env:"IMAGELAB_FAULTS" envDefault:"false" want:"true or false" desc:"serve /delay, /status, /panic, /stream, /headers and /echo, to try drain, alerts and timeouts"`
-	Pprof       bool     `env:"IMAGELAB_PPROF" envDefault:"false" want:"true or false" desc:"serve /debug/pprof/ on the ops listener"`
+	Faults      bool     `group:"Demo" env:"IMAGELAB_FAULTS" envDefault:"false" want:"true or false" desc:"serve /delay, /status, /panic, /stream, /headers and /echo, to try drain, alerts and timeouts"`
+	Pprof       bool     `group:"Operators" env:"IMAGELAB_PPROF" envDefault:"false" want:"true or false" desc:"serve /debug/pprof/ on the ops listener"`
 	ImageBudget ByteSize `env:"IMAGELAB_IMAGE_BUDGET" envDefault:"150MB" min:"0B" max:"1TiB" desc:"image size up to which the audit only warns"`
 	Peers       peerList `env:"IMAGELAB_PEERS" want:"up to 8 [NAME=]URL of other ops listeners with commas between, such as alpine=http://alpine:9000, each under a name of its own" desc:"other imagelabs that the dashboard shows beside this one, as NAME=URL with commas between"`
 	Variant     string   `env:"IMAGELAB_VARIANT" desc:"name of the image variant, shown in metrics; the images set scratch and alpine"`
@@ -93,6 +90,7 @@ type variable struct {
 	Source  string `json:"source"` // "default", "environment", or the path that X_FILE names
 	Default string `json:"-"`
 	Desc    string `json:"-"`
+	group   string // the section of --help that begins here
 	want    string
 	secret  bool
 	empty   bool // an empty value is a value
@@ -111,6 +109,7 @@ func variables() []variable {
 			Name:    f.Tag.Get("env"),
 			Default: f.Tag.Get("envDefault"),
 			Desc:    f.Tag.Get("desc"),
+			group:   f.Tag.Get("group"),
 			want:    f.Tag.Get("want"),
 			secret:  f.Tag.Get("secret") == "true",
 			empty:   f.Tag.Get("empty") == "set",
@@ -142,11 +141,12 @@ func (v variable) accepted() string {
 
 // loadConfig reads Config from environ ("NAME=value" each). The error lists
 // everything that is wrong, a line each, by variable name and with what would
-// have been accepted; it never shows a secret's value.
-func loadConfig(environ []string) (Config, []variable, error) {
+// have been accepted; it never shows a secret's value. The doubts are what is no
+// error and may be a mistake all the same.
+func loadConfig(environ []string) (Config, []variable, []doubt, error) {
 	vars := variables()
 	given := env.ToMap(environ)
-	errs := unknownNames(given, vars)
+	errs, doubts := unknownNames(given, vars)
 
 	for i := range vars {
 		v := &vars[i]
@@ -165,6 +165,9 @@ func loadConfig(environ []string) (Config, []variable, error) {
 		}
 		v.Value, v.Source = value, source
 		given[v.Name] = value
+		if odd := oddity(value); odd != "" {
+			doubts = append(doubts, doubt{"a value may not be what was meant", []any{"name", v.Name, "source", source, "found", odd}})
+		}
 	}
 
 	var cfg Config
@@ -176,12 +179,12 @@ func loadConfig(environ []string) (Config, []variable, error) {
 			vars[i].Value = redacted
 		}
 	}
-	return cfg, vars, errors.Join(errs...)
+	return cfg, vars, doubts, errors.Join(errs...)
 }
 
 // lookup returns the value of the variable name from environ, from the file
-// that name_FILE points at, or neither. One trailing newline of a file is not
-// part of the value. The source is as in variable.
+// that name_FILE points at, or neither. A byte order mark at the beginning of a
+// file and one newline at its end are not part of the value. The source is as in variable.
 func lookup(environ map[string]string, name string) (value, source string, err error) {
 	value, isSet := environ[name]
 	path, isFile := environ[name+"_FILE"]
@@ -226,9 +229,9 @@ func readValue(path string) (string, error) {
 	if len(content) > maxValue {
 		return "", fmt.Errorf("%q has more than %d bytes", path, maxValue)
 	}
-	value, crlf := strings.CutSuffix(string(content), "\r\n")
-	if !crlf {
-		value = strings.TrimSuffix(value, "\n")
+	value, err := decode(content)
+	if err != nil {
+		return "", fmt.Errorf("%q %w", path, err)
 	}
 	if value == "" {
 		return "", fmt.Errorf("%q is empty, want the value in it", path)
@@ -253,45 +256,6 @@ func explain(path string, info fs.FileInfo, err error) error {
 	}
 	return fmt.Errorf("%q, owner %s, mode %04o, read by uid %d: %w; make it readable to that uid, for example with chmod 0444",
 		path, owner, info.Mode().Perm(), os.Geteuid(), reason)
-}
-
-// unknownNames refuses IMAGELAB_ variables that mean nothing, as a typing error
-// in one would otherwise leave a default in force without a word.
-func unknownNames(given map[string]string, vars []variable) []error {
-	var errs []error
-	_, kubernetes := given["KUBERNETES_SERVICE_HOST"]
-	for _, name := range slices.Sorted(maps.Keys(given)) {
-		base := strings.TrimSuffix(name, "_FILE")
-		switch {
-		case !strings.HasPrefix(name, "IMAGELAB_"),
-			slices.ContainsFunc(vars, func(v variable) bool { return v.Name == base || v.Name == name }),
-			kubernetes && isServiceLink(name):
-			continue
-		}
-		nearest := slices.MinFunc(vars, func(a, b variable) int {
-			return levenshtein.ComputeDistance(a.Name, base) - levenshtein.ComputeDistance(b.Name, base)
-		})
-		errs = append(errs, fmt.Errorf("%s is not a variable of imagelab, the nearest is %s; --help lists all", probe.OneLine(name), nearest.Name))
-	}
-	return errs
-}
-
-// isServiceLink says whether Kubernetes made the variable: for a Service named
-// imagelab, or imagelab-SOMETHING, every pod of the namespace gets
-// IMAGELAB_SERVICE_HOST, IMAGELAB_PORT, IMAGELAB_PORT_8000_TCP_ADDR and so on
-// (kubernetes.io/docs/concepts/services-networking/service, environment variables).
-func isServiceLink(name string) bool {
-	for _, mark := range []string{"_SERVICE_HOST", "_SERVICE_PORT", "_PORT"} {
-		if strings.HasSuffix(name, mark) {
-			return true
-		}
-	}
-	for _, mark := range []string{"_SERVICE_PORT_", "_TCP", "_UDP", "_SCTP"} {
-		if strings.Contains(name, mark) {
-			return true
-		}
-	}
-	return false
 }
 
 // unparsed lists the Go fields whose values the parser did not take.

@@ -113,15 +113,32 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		{"log format that is none", []string{"IMAGELAB_LOG_FORMAT=xml"}, []string{`IMAGELAB_LOG_FORMAT="xml": want json or text`}},
 		{"access log that is none", []string{"IMAGELAB_ACCESS_LOG=true"}, []string{`IMAGELAB_ACCESS_LOG="true": want errors, all or off`}},
 		{"relative data directory", []string{"IMAGELAB_DATA_DIR=tmp"}, []string{`IMAGELAB_DATA_DIR="tmp": want an absolute path`}},
-		{"unknown name", []string{"IMAGELAB_DRAIN_DELAI=1s"}, []string{"IMAGELAB_DRAIN_DELAI is not a variable of imagelab, the nearest is IMAGELAB_DRAIN_DELAY;"}},
-		{"unknown name of a file", []string{"IMAGELAB_OPS_TOKENS_FILE=/x"}, []string{"IMAGELAB_OPS_TOKENS_FILE is not a variable of imagelab, the nearest is IMAGELAB_OPS_TOKEN;"}},
-		{"prefix where there is none", []string{"IMAGELAB_PORT=80"}, []string{"IMAGELAB_PORT is not a variable"}},
-		{"prefix alone", []string{"IMAGELAB_="}, []string{"IMAGELAB_ is not a variable"}},
-		{"unknown name over two lines", []string{"IMAGELAB_\n\x1b[2J=1"}, []string{"IMAGELAB_  [2J is not a variable"}},
+		{"unknown name", []string{"IMAGELAB_DRAIN_DELAI=1s"}, []string{"IMAGELAB_DRAIN_DELAI is not a variable of imagelab, did you mean IMAGELAB_DRAIN_DELAY?"}},
+		{"slip in the name of a file", []string{"IMAGELAB_OPS_TOKENS_FILE=/x"}, []string{"IMAGELAB_OPS_TOKENS_FILE is not a variable of imagelab, did you mean IMAGELAB_OPS_TOKEN_FILE?"}},
+		{"slip in FILE", []string{"IMAGELAB_OPS_TOKEN_FIEL=/x"}, []string{"IMAGELAB_OPS_TOKEN_FIEL is not a variable of imagelab, did you mean IMAGELAB_OPS_TOKEN_FILE?"}},
+		{"slip in a short name", []string{"IMAGELAB_PPORF=true"}, []string{"IMAGELAB_PPORF is not a variable of imagelab, did you mean IMAGELAB_PPROF?"}},
+		{"slip of lower case", []string{"imagelab_peers=x"}, []string{"imagelab_peers is not a variable of imagelab, did you mean IMAGELAB_PEERS?"}},
+		{"slip of mixed case, and of another kind", []string{"Imagelab_Peer=x"}, []string{"Imagelab_Peer is not a variable of imagelab, did you mean IMAGELAB_PEERS?"}},
+		{"slip in the prefix", []string{"IMAGLAB_PEERS=x"}, []string{"IMAGLAB_PEERS is not a variable of imagelab, did you mean IMAGELAB_PEERS?"}},
+		{"prefix in two words", []string{"IMAGE_LAB_OPS_TOKEN=Zq7"}, []string{"IMAGE_LAB_OPS_TOKEN is not a variable of imagelab, did you mean IMAGELAB_OPS_TOKEN?"}},
+		{"byte order mark before a name, as of an env file", []string{"\ufeffIMAGELAB_FAULTS=true"}, []string{" IMAGELAB_FAULTS is not a variable of imagelab, did you mean IMAGELAB_FAULTS?"}},
+		{"word written out", []string{"IMAGELAB_OPS_ADDRESS=:1"}, []string{"IMAGELAB_OPS_ADDRESS is not a variable of imagelab, did you mean IMAGELAB_OPS_ADDR?"}},
+		{"word abbreviated", []string{"IMAGELAB_BIND_ADDR=::"}, []string{"IMAGELAB_BIND_ADDR is not a variable of imagelab, did you mean IMAGELAB_BIND_ADDRESS?"}},
+		{"prefix where there is none", []string{"IMAGELAB_PORT=80"}, []string{"IMAGELAB_PORT is not a variable of imagelab, did you mean PORT?"}},
+		{"prefix where there is none, of a file", []string{"IMAGELAB_SECRET_FILE=/x"}, []string{"IMAGELAB_SECRET_FILE is not a variable of imagelab, did you mean SECRET_FILE?"}},
+		{"slip over two lines", []string{"IMAGELAB_PEERS\n\x1b=1"}, []string{"IMAGELAB_PEERS   is not a variable"}},
 		{"value over two lines", []string{"PORT=80\n81"}, []string{`PORT="80\n81": ` + port}},
-		{"service link outside of Kubernetes", []string{"IMAGELAB_SERVICE_HOST=10.0.0.1"}, []string{"IMAGELAB_SERVICE_HOST is not a variable"}},
-		{"unknown name inside of Kubernetes", []string{"KUBERNETES_SERVICE_HOST=10.0.0.1", "IMAGELAB_TYPO=1"}, []string{"IMAGELAB_TYPO is not a variable"}},
+		{"slip inside of Kubernetes", []string{"KUBERNETES_SERVICE_HOST=10.0.0.1", "IMAGELAB_FAULT=1"}, []string{"IMAGELAB_FAULT is not a variable"}},
 		{"file and value", []string{"SECRET=hidden", "SECRET_FILE=" + abc}, []string{"SECRET and SECRET_FILE are both set: unset one"}},
+		{"file and value, the value wrong as well", []string{"PORT=def", "PORT_FILE=" + abc}, []string{"PORT and PORT_FILE are both set: unset one"}},
+		{"value beside a file that is missing, wrong as well", []string{"PORT=def", "PORT_FILE=/no/such"}, []string{"PORT and PORT_FILE are both set: unset one"}},
+		{"file of UTF-16, as PowerShell writes it", []string{"SECRET_FILE=" + file("utf16", "\xff\xfea\x00b\x00\r\x00\n\x00")}, []string{"SECRET_FILE: " + strconv.Quote(dir+"/utf16") + " is UTF-16, as PowerShell's > writes it: want UTF-8; write it with "}},
+		{"file of UTF-16, the big end first", []string{"PORT_FILE=" + file("utf16be", "\xfe\xff\x008\x000")}, []string{"PORT_FILE: " + strconv.Quote(dir+"/utf16be") + " is UTF-16, "}},
+		{"file of UTF-32", []string{"SECRET_FILE=" + file("utf32", "\xff\xfe\x00\x00a\x00\x00\x00")}, []string{"SECRET_FILE: " + strconv.Quote(dir+"/utf32") + " is UTF-32, "}},
+		{"file of UTF-32, the big end first", []string{"SECRET_FILE=" + file("utf32be", "\x00\x00\xfe\xff\x00\x00\x00a")}, []string{"SECRET_FILE: " + strconv.Quote(dir+"/utf32be") + " is UTF-32, "}},
+		{"file of UTF-16 without a mark", []string{"SECRET_FILE=" + file("nul", "a\x00b\x00")}, []string{"SECRET_FILE: " + strconv.Quote(dir+"/nul") + " has NUL bytes, as UTF-16 and binary files do: want UTF-8"}},
+		{"file that ends with NUL", []string{"IMAGELAB_OPS_TOKEN_FILE=" + file("nulend", "ab\x00")}, []string{"IMAGELAB_OPS_TOKEN_FILE: " + strconv.Quote(dir+"/nulend") + " has NUL bytes"}},
+		{"file of a byte order mark", []string{"SECRET_FILE=" + file("mark", "\ufeff\r\n")}, []string{"SECRET_FILE: " + strconv.Quote(dir+"/mark") + " is empty"}},
 		{"file that is missing", []string{"SECRET_FILE=/no/such"}, []string{fmt.Sprintf(`SECRET_FILE: "/no/such", read by uid %d: no such file or directory`, os.Geteuid())}},
 		{"file that is missing, for each rule", []string{"IMAGELAB_DATA_DIR_FILE=/no/such", "IMAGELAB_OPS_ADDR_FILE=/no/such", "IMAGELAB_LOG_FORMAT_FILE=/no/such"},
 			[]string{"IMAGELAB_OPS_ADDR_FILE: ", "IMAGELAB_LOG_FORMAT_FILE: ", "IMAGELAB_DATA_DIR_FILE: "}},
@@ -132,8 +149,8 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		{"file of a newline", []string{"IMAGELAB_OPS_TOKEN_FILE=" + newline}, []string{fmt.Sprintf("IMAGELAB_OPS_TOKEN_FILE: %q is empty", newline)}},
 		{"file that is too large", []string{"SECRET_FILE=" + large}, []string{fmt.Sprintf("SECRET_FILE: %q has more than 1048576 bytes", large)}},
 		{"value of a file", []string{"PORT_FILE=" + abc}, []string{`PORT="abc": ` + port}},
-		{"everything in one go", []string{"PORT=abc", "IMAGELAB_MAX_BODY=-1", "IMAGELAB_TYPO=1", "IMAGELAB_PPROF=on", "SECRET_FILE=/no/such", "IMAGELAB_DRAIN_DELAY=1"}, []string{
-			"IMAGELAB_TYPO ", "SECRET_FILE: ", `PORT="abc"`, `IMAGELAB_DRAIN_DELAY="1"`, `IMAGELAB_MAX_BODY="-1"`, `IMAGELAB_PPROF="on"`,
+		{"everything in one go", []string{"PORT=abc", "IMAGELAB_MAX_BODY=-1", "IMAGELAB_FAULT=1", "IMAGELAB_PPROF=on", "SECRET_FILE=/no/such", "IMAGELAB_DRAIN_DELAY=1"}, []string{
+			"IMAGELAB_FAULT ", "SECRET_FILE: ", `PORT="abc"`, `IMAGELAB_DRAIN_DELAY="1"`, `IMAGELAB_MAX_BODY="-1"`, `IMAGELAB_PPROF="on"`,
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -232,6 +249,103 @@ func TestServiceLinksAreNotMistakes(t *testing.T) {
 	start(t, environ...)
 }
 
+// warnings returns what the log warns of, by one key of its records.
+func (b *logBuffer) warnings(key string) map[string]map[string]any {
+	found := map[string]map[string]any{}
+	for line := range strings.Lines(b.String()) {
+		var record map[string]any
+		if json.Unmarshal([]byte(line), &record) == nil && record["level"] == "WARN" && record[key] != nil {
+			found[fmt.Sprint(record[key])] = record
+		}
+	}
+	return found
+}
+
+func TestStrangeNamesAreNamedInTheLog(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name    string
+		environ []string
+		want    []string // names; none means no warning
+	}{
+		{"a Dockerfile's own", []string{"IMAGELAB_VERSION=1.2"}, []string{"IMAGELAB_VERSION"}},
+		{"several, in one line", []string{"IMAGELAB_HOME=/x", "IMAGELAB_BUILD=7"}, []string{"IMAGELAB_BUILD", "IMAGELAB_HOME"}},
+		{"a Docker link", []string{
+			"IMAGELAB_PORT=tcp://172.17.0.2:8000", "IMAGELAB_PORT_8000_TCP=tcp://172.17.0.2:8000", "IMAGELAB_PORT_8000_TCP_ADDR=172.17.0.2",
+			"IMAGELAB_PORT_8000_TCP_PORT=8000", "IMAGELAB_PORT_8000_TCP_PROTO=tcp", "IMAGELAB_NAME=/a/imagelab", "IMAGELAB_ENV_ROCKET_SIZE=Medium",
+		}, []string{"IMAGELAB_ENV_ROCKET_SIZE", "IMAGELAB_NAME"}},
+		{"service links outside of Kubernetes", []string{"IMAGELAB_SERVICE_HOST=10.0.0.1", "IMAGELAB_SERVICE_PORT=80"}, nil},
+		{"a port that is no link", []string{"IMAGELAB_METRICS_PORT=9000"}, []string{"IMAGELAB_METRICS_PORT"}},
+		{"far from each of ours", []string{"IMAGELAB_FOO=1"}, []string{"IMAGELAB_FOO"}},
+		{"the beginning of one of ours", []string{"IMAGELAB_IMAGE=x:y"}, []string{"IMAGELAB_IMAGE"}},
+		{"the prefix alone", []string{"IMAGELAB_=x"}, []string{"IMAGELAB_"}},
+		{"lower case", []string{"imagelab_version=1"}, []string{"imagelab_version"}},
+		{"over two lines", []string{"IMAGELAB_LONG_\n\x1b[2J=1"}, []string{"IMAGELAB_LONG_  [2J"}},
+		{"of other programs", []string{"GITLAB_TOKEN=Zq7", "MATLAB_HOME=/m", "IMAGE=x", "MY_IMAGELAB_THING=1", "PEERS=1", "DRAIN_DELAY=1"}, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			in := start(t, tc.environ...)
+			found := in.log.warnings("names")
+			var names []any
+			for _, name := range tc.want {
+				names = append(names, name)
+			}
+			if _, said := found[fmt.Sprint(names)]; said != (names != nil) || len(found) > 1 {
+				t.Errorf("the log warns of %v, want %q", found, tc.want)
+			}
+		})
+	}
+}
+
+func TestOddValuesAreNamedInTheLog(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ value, want string }{
+		"nothing odd":                {"Zq7 a b", ""},
+		"letters of more than ASCII": {"Zq7é", ""},
+		"a space in front":           {" Zq7", "it begins with U+0020"},
+		"a carriage return":          {"Zq7\r", "it ends with U+000D"},
+		"a second line break":        {"Zq7\n\n", "it ends with U+000A"},
+		"a no-break space":           {"Zq7\u00a0", "it ends with U+00A0"},
+		"a space of no width":        {"\u200bZq7", "it begins with U+200B"},
+		"a second byte order mark":   {"\ufeff\ufeffZq7", "it begins with U+FEFF"},
+		"another encoding":           {"Zq7\xe9", "it is not UTF-8"},
+		"quotes":                     {`"Zq7"`, "it is in quotes, which are part of it"},
+		"two lines":                  {"Zq7\nZq7", "it has control characters, such as a line break"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "secret")
+			if err := os.WriteFile(path, []byte(tc.value), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			in := start(t, "SECRET_FILE="+path)
+			warning := in.log.warnings("found")[tc.want]
+			if tc.want == "" && len(in.log.warnings("found")) > 0 || tc.want != "" && (warning["name"] != "SECRET" || warning["source"] != path) {
+				t.Errorf("the log warns of %v, want SECRET, %s and %q", in.log.warnings("found"), path, tc.want)
+			}
+			if strings.Contains(in.log.String(), "Zq7") {
+				t.Errorf("the log shows the secret:\n%s", in.log)
+			}
+		})
+	}
+	if found := start(t, "IMAGELAB_OPS_TOKEN=Zq7 ").log.warnings("found"); found["it ends with U+0020"]["source"] != "environment" {
+		t.Errorf("the log warns of %v, want a space at the end of IMAGELAB_OPS_TOKEN", found)
+	}
+}
+
+func TestTokenInAFileOfWindows(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(path, []byte("\ufeffcorrect horse\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	in := start(t, "IMAGELAB_OPS_TOKEN_FILE="+path)
+	if resp, _ := fetch(t, "GET", in.ops+"/config", "", "Authorization: Bearer correct horse"); resp.StatusCode != 200 {
+		t.Errorf("GET /config = %d, want 200", resp.StatusCode)
+	}
+}
+
 // setting is one entry of GET /config.
 type setting struct{ Value, Source string }
 
@@ -287,8 +401,8 @@ func TestEmptyValuesAreDefaults(t *testing.T) {
 			environ = append(environ, v.Name+"=", v.Name+"_FILE=")
 		}
 	}
-	cfg, _, err := loadConfig(environ)
-	want, _, _ := loadConfig(nil)
+	cfg, _, _, err := loadConfig(environ)
+	want, _, _, _ := loadConfig(nil)
 	if err != nil || !reflect.DeepEqual(cfg, want) {
 		t.Errorf("loadConfig of empty values = %+v, %v, want %+v", cfg, err, want)
 	}
@@ -338,10 +452,11 @@ func TestEveryVariableCanBeAFile(t *testing.T) {
 	}
 }
 
-func TestOneTrailingNewlineOfAFileIsNotItsValue(t *testing.T) {
+func TestByteOrderMarkAndOneTrailingNewlineOfAFileAreNotItsValue(t *testing.T) {
 	t.Parallel()
 	for content, want := range map[string]string{
 		"v": "v", "v\n": "v", "v\r\n": "v", "v\n\n": "v\n", "v\r\n\r\n": "v\r\n", "\nv": "\nv", "v\r": "v\r", " v ": " v ", " \n": " ",
+		"\ufeffv": "v", "\ufeffv\r\n": "v", "\ufeff\ufeffv": "\ufeffv", "v\ufeff": "v\ufeff", "\xe9v\n": "\xe9v",
 	} {
 		t.Run(strconv.Quote(content), func(t *testing.T) {
 			t.Parallel()
@@ -430,7 +545,10 @@ func FuzzLoadConfig(f *testing.F) {
 			}
 			given = append(given, line)
 		}
-		cfg, vars, err := loadConfig(given)
+		cfg, vars, doubts, err := loadConfig(given)
+		if strings.Contains(fmt.Sprint(doubts), mark) {
+			t.Errorf("the doubts show a secret: %v", doubts)
+		}
 		if err != nil && strings.Contains(err.Error(), mark) {
 			t.Errorf("the error shows a secret: %v", err)
 		}

@@ -196,7 +196,7 @@ func TestHandlerThatFailsHalfWayDoesNotLookDone(t *testing.T) {
 func startServer(t *testing.T) *server {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	cfg, _, err := loadConfig(nil)
+	cfg, _, _, err := loadConfig(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

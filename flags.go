@@ -8,9 +8,9 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"imagelab/internal/audit"
+	"imagelab/internal/near"
 	"imagelab/internal/probe"
 )
 
@@ -33,6 +33,7 @@ type options struct {
 	format  string   // of --audit and --compare
 	audit   auditOptions
 	peers   []peer // of --compare
+	helpOn  mode   // of --help: the mode that it stands beside, or modeServe
 }
 
 // flagModes names the modes that a flag belongs to; the rest are modes
@@ -47,27 +48,27 @@ var flagModes = map[string][]mode{
 func newFlags(opts *options) *flag.FlagSet {
 	fs := flag.NewFlagSet("imagelab", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
-	fs.Bool("healthcheck", false, "probe the `URL`s, or this container's own server, and exit 0 or 1")
-	fs.Bool("audit", false, "audit the container that this runs in, and exit 1 if a check failed")
-	fs.Bool("compare", false, "compare the reports that ops listeners serve at the `URL`s, each as [NAME=]URL, and exit 1 if one could not be had")
+	fs.Bool("healthcheck", false, "probe each `URL`, or this container's own server; print one line, exit 0 or 1")
+	fs.Bool("audit", false, "audit the container that this runs in; exit 1 if a check failed")
+	fs.Bool("compare", false, "put the containers side by side whose ops listeners are at each `[NAME=]URL`; exit 1 if one could not be asked")
 	fs.Bool("version", false, "print version, commit and Go version")
-	fs.Bool("help", false, "print this")
-	fs.DurationVar(&opts.probe.Timeout, "timeout", probe.DefaultTimeout, "with --healthcheck: `duration` for everything, from the resolver to the end of the body")
-	fs.StringVar(&opts.probe.Method, "method", http.MethodGet, "with --healthcheck: request `method`")
-	fs.Var(&opts.probe.Headers, "header", "with --healthcheck: a request header `\"Name: value\"`, any number of times")
-	fs.Var(&opts.probe.Status, "status", "with --healthcheck: `range` of status codes that are healthy, such as 204 or 200-299")
-	fs.BoolVar(&opts.probe.Insecure, "insecure", false, "with --healthcheck: do not verify https certificates")
-	fs.StringVar(&opts.format, "format", "text", "with --audit and --compare: `format` of the report, text, json or markdown")
-	fs.Var(listFlag{&opts.audit.checks.Only}, "only", "with --audit: run these checks alone, `ids` with commas between")
-	fs.Var(listFlag{&opts.audit.checks.Skip}, "skip", "with --audit: leave these checks out, `ids` with commas between")
-	fs.TextVar(&opts.audit.failOn, "fail-on", audit.Info, "with --audit: least `severity` of a failure for exit code 1: info, low, medium, high or critical")
+	fs.Bool("help", false, "print this; beside a mode, that mode's own flags")
+	fs.DurationVar(&opts.probe.Timeout, "timeout", probe.DefaultTimeout, "`duration` for everything, from the resolver to the end of the body")
+	fs.StringVar(&opts.probe.Method, "method", http.MethodGet, "request `method`")
+	fs.Var(&opts.probe.Headers, "header", "a request header `\"Name: value\"`, any number of times")
+	fs.Var(&opts.probe.Status, "status", "`range` of status codes that are healthy, such as 204 or 200-299")
+	fs.BoolVar(&opts.probe.Insecure, "insecure", false, "do not verify https certificates")
+	fs.StringVar(&opts.format, "format", "text", "`format` of the report, text, json or markdown")
+	fs.Var(listFlag{&opts.audit.checks.Only}, "only", "run these checks alone, `ids` with commas between")
+	fs.Var(listFlag{&opts.audit.checks.Skip}, "skip", "leave these checks out, `ids` with commas between")
+	fs.TextVar(&opts.audit.failOn, "fail-on", audit.Info, "least `severity` of a failure for exit code 1: info, low, medium, high or critical")
 	return fs
 }
 
 // parseArgs finds the mode and its options. With an error the mode is the one
 // that was meant, as a probe reports a wrong command line in its own way.
 func parseArgs(args []string) (mode, options, error) {
-	var opts options
+	opts := options{helpOn: modeServe}
 	fs := newFlags(&opts)
 	err := fs.Parse(args)
 	urls := fs.Args()
@@ -86,13 +87,18 @@ func parseArgs(args []string) (mode, options, error) {
 		m = chosen[0]
 	}
 	if err != nil {
+		if err == flag.ErrHelp { // -h
+			opts.helpOn = m
+			return modeHelp, opts, nil
+		}
 		if m == modeServe && slices.ContainsFunc(args, meansHealthcheck) {
 			m = modeHealthcheck
 		}
-		if err == flag.ErrHelp { // -h
-			return modeHelp, opts, nil
-		}
-		return m, opts, err
+		return m, opts, explainFlag(err)
+	}
+	if len(chosen) == 2 && chosen[1] == modeHelp && hasManual(m) {
+		opts.helpOn = m
+		return modeHelp, opts, nil
 	}
 	if len(chosen) > 1 {
 		return m, opts, fmt.Errorf("--%s and --%s exclude each other", chosen[0], chosen[1])
@@ -115,8 +121,9 @@ func parseArgs(args []string) (mode, options, error) {
 		}
 		return m, opts, nil
 	}
-	if slices.Contains(flagModes["format"], m) && !slices.Contains([]string{"text", "json", "markdown"}, opts.format) {
-		return m, opts, fmt.Errorf("--format %q: want text, json or markdown", opts.format)
+	formats := []string{"text", "json", "markdown"}
+	if slices.Contains(flagModes["format"], m) && !slices.Contains(formats, opts.format) {
+		return m, opts, fmt.Errorf("--format %q: want text, json or markdown%s", opts.format, near.Hint(opts.format, formats))
 	}
 	if m == modeCompare {
 		if len(urls) == 0 {
@@ -126,7 +133,8 @@ func parseArgs(args []string) (mode, options, error) {
 		return m, opts, err
 	}
 	if fs.NArg() > 0 {
-		return m, opts, fmt.Errorf("unexpected argument %q: settings are environment variables, only --healthcheck and --compare take arguments", fs.Arg(0))
+		return m, opts, fmt.Errorf("unexpected argument %q: settings are environment variables, only --healthcheck and --compare take arguments%s",
+			fs.Arg(0), flagHint(fs.Arg(0)))
 	}
 	if m == modeAudit {
 		return m, opts, opts.audit.checks.Validate()
@@ -157,49 +165,42 @@ func joinModes(modes []mode) string {
 	return strings.Join(words, " or --")
 }
 
-// meansHealthcheck says whether arg is --healthcheck, with a value or without.
+// meansHealthcheck says whether arg is --healthcheck, with a value or without, or a slip
+// of it: Docker has no use for the exit code of a wrong command line.
 func meansHealthcheck(arg string) bool {
-	name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
-	return name == string(modeHealthcheck)
+	name, isFlag := strings.CutPrefix(arg, "-")
+	name, _, _ = strings.Cut(strings.TrimPrefix(name, "-"), "=")
+	_, meant := near.Word(name, []string{string(modeHealthcheck)})
+	return isFlag && meant
+}
+
+// flagHint says which flag was probably meant with name, or nothing.
+func flagHint(name string) string {
+	var names []string
+	newFlags(new(options)).VisitAll(func(f *flag.Flag) { names = append(names, f.Name) })
+	if meant, found := near.Word(name, names); found {
+		return ", did you mean --" + meant + "?"
+	}
+	return ""
+}
+
+// explainFlag adds to the error about an unknown flag which one was meant, or which
+// variable. Other errors it returns as they are.
+func explainFlag(err error) error {
+	name, isUnknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
+	if !isUnknown {
+		return err
+	}
+	hint := flagHint(name)
+	for _, v := range variables() {
+		setting := strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+		if v.Name == setting || v.Name == prefix+setting {
+			hint = ": settings are environment variables, this one is " + v.Name
+		}
+	}
+	return fmt.Errorf("unknown flag --%s%s", probe.OneLine(name), hint)
 }
 
 func printVersion(w io.Writer) {
 	fmt.Fprintf(w, "imagelab %s, commit %s, %s %s/%s\n", version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-}
-
-// printHelp writes the flags and every variable, both from what parses them.
-func printHelp(w io.Writer) {
-	fmt.Fprint(w, `Usage:
-  imagelab                                    serve until SIGTERM or SIGINT
-  imagelab --healthcheck [FLAGS] [URL ...]    probe, print one line, exit 0 or 1
-  imagelab --audit [FLAGS]                    audit this container, exit 0 or 1
-  imagelab --compare [FLAGS] [NAME=]URL ...   compare what ops listeners report
-  imagelab --version | --help
-
-URLs to probe are http://, https://, tcp://host:port (a connection is enough) and
-unix:///path/of.sock[:/http/path]; all must pass. Without a URL the probe asks the
-server that PORT and IMAGELAB_BIND_ADDRESS configure for /health.
-
-Flags:
-`)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	newFlags(new(options)).VisitAll(func(f *flag.Flag) {
-		arg, usage := flag.UnquoteUsage(f)
-		if f.DefValue != "" && f.DefValue != "false" {
-			usage += " (default " + f.DefValue + ")"
-		}
-		fmt.Fprintf(t, "  --%s\t%s\n", strings.TrimSpace(f.Name+" "+arg), usage)
-	})
-	t.Flush()
-	fmt.Fprint(w, "\nVariables (each also as NAME_FILE, the path of a file that holds the value):\n")
-	for _, v := range variables() {
-		fmt.Fprintf(t, "  %s\t%s\t%s\n", v.Name, v.Default, v.Desc)
-	}
-	t.Flush()
-	fmt.Fprint(w, `
-Exit codes: 0 clean stop; 1 failed, or requests were cut at the deadline; 2 bad
-configuration or usage; 128 + n stopped at once by a second signal n.
---healthcheck: 0 healthy, 1 not. --audit: 0 no failed check, 1 a failed check, 2 usage.
---compare: 0, 1 one of the URLs could not be asked, 2 usage.
-`)
 }

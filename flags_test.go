@@ -1,11 +1,21 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"flag"
+	"fmt"
+	"maps"
 	"net"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 )
 
 // invoke runs the program to its end.
@@ -45,9 +55,20 @@ func TestModes(t *testing.T) {
 		{name: "empty argument", args: []string{""}, code: 2, stderr: `unexpected argument ""`},
 		{name: "flag of another mode, serving", args: []string{"--timeout", "1s"}, code: 2, stderr: "--timeout belongs to --healthcheck"},
 		{name: "flag of another mode, version", args: []string{"--version", "--insecure"}, code: 2, stderr: "--insecure belongs to --healthcheck"},
+		{name: "unknown flag that is a slip", args: []string{"--audt"}, code: 2, stderr: "unknown flag --audt, did you mean --audit?"},
+		{name: "unknown flag that is a slip, single dash", args: []string{"-verison"}, code: 2, stderr: "unknown flag --verison, did you mean --version?"},
+		{name: "unknown flag that is a slip, with a value", args: []string{"--audit", "--formt=json"}, code: 2, stderr: "unknown flag --formt, did you mean --format?"},
+		{name: "unknown flag that clears the screen", args: []string{"--\x1b[2J\n"}, code: 2, stderr: "unknown flag -- [2J \n"},
+		{name: "slip in a severity", args: []string{"--audit", "--fail-on", "hihg"}, code: 2, stderr: "did you mean high?"},
+		{name: "slip in a format", args: []string{"--audit", "--format", "jsno"}, code: 2, stderr: "want text, json or markdown, did you mean json?"},
+		{name: "slip in a check", args: []string{"--audit", "--skip", "memory-limits"}, code: 2, stderr: `no check "memory-limits", did you mean memory-limit?`},
+		{name: "a mode without its dashes", args: []string{"audit"}, code: 2, stderr: "did you mean --audit?"},
+		{name: "a command that nobody knows", args: []string{"gunicorn"}, code: 2, stderr: `unexpected argument "gunicorn": settings`},
+		{name: "mistake in a mode names its own help", args: []string{"--audit", "x"}, code: 2, stderr: "Run imagelab --audit --help"},
 		{name: "two modes", args: []string{"--version", "--help"}, code: 2, stderr: "--version and --help exclude each other"},
 		{name: "bad value of a mode", args: []string{"--version=maybe"}, code: 2, stderr: `"maybe"`},
-		{name: "a variable as a flag", args: []string{"--port=80"}, code: 2, stderr: "-port"},
+		{name: "a variable as a flag", args: []string{"--port=80"}, code: 2, stderr: "settings are environment variables, this one is PORT"},
+		{name: "a variable without its prefix as a flag", args: []string{"--drain-delay", "1s"}, code: 2, stderr: "this one is IMAGELAB_DRAIN_DELAY"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -81,7 +102,7 @@ func TestWrongProbeCommandLineIsUnhealthy(t *testing.T) {
 		{"unknown flag in front of a value", []string{"--bogus", "--healthcheck=true"}, "-bogus"},
 		{"value that is no bool", []string{"--healthcheck=maybe"}, `"maybe"`},
 		{"another mode", []string{"--healthcheck", "--version"}, "--healthcheck and --version exclude each other"},
-		{"another mode in front", []string{"--help", "--healthcheck"}, "--healthcheck and --help exclude each other"},
+		{"a slip of the mode itself", []string{"--helthcheck"}, "unknown flag --helthcheck, did you mean --healthcheck?"},
 		{"timeout without unit", []string{"--healthcheck", "--timeout", "2"}, "-timeout"},
 		{"timeout of zero", []string{"--healthcheck", "--timeout", "0s"}, "want a duration above 0"},
 		{"negative timeout", []string{"--healthcheck", "--timeout=-1s"}, "want a duration above 0"},
@@ -130,40 +151,112 @@ func TestWrongProbeCommandLineIsUnhealthy(t *testing.T) {
 	}
 }
 
-func TestHelpNamesEveryFlagAndVariable(t *testing.T) {
+// helpEntries returns what a help page says of each flag and variable, wrapped lines
+// joined again.
+func helpEntries(page string) map[string][]string {
+	entries := map[string][]string{}
+	name, text := "", ""
+	for line := range strings.Lines(page + "\n\n") {
+		rest, isEntry := strings.CutPrefix(line, "  ")
+		isEntry = isEntry && (strings.HasPrefix(rest, "--") || rest != "" && rest[0] >= 'A' && rest[0] <= 'Z' && !strings.Contains(rest, "=") && !strings.HasPrefix(rest, "HEALTHCHECK"))
+		if continued := strings.HasPrefix(line, "          "); !isEntry && continued && name != "" {
+			text += " " + strings.TrimSpace(line)
+			continue
+		}
+		if name != "" {
+			entries[name] = append(entries[name], text)
+		}
+		name = ""
+		if isEntry {
+			fields := strings.Fields(rest)
+			name, text = fields[0], strings.Join(fields[1:], " ")
+		}
+	}
+	return entries
+}
+
+func TestHelpNamesEveryFlagAndVariableOnce(t *testing.T) {
 	t.Parallel()
-	_, help, _ := invoke(t, nil, "--help")
-	lineOf := func(word string) string {
-		for line := range strings.Lines(help) {
-			if fields := strings.Fields(line); len(fields) > 0 && fields[0] == word {
-				return line
+	_, page, _ := invoke(t, nil, "--help")
+	entries := helpEntries(page)
+	for name, want := range map[string]string{
+		"--healthcheck": "probe", "--version": "commit", "--timeout": "(default 2s)", "--method": "(default GET)",
+		"--header": "Name: value", "--status": "(default 200-399)", "--insecure": "certificates", "--format": "json or markdown",
+	} {
+		if got := strings.Join(entries[name], " "); !strings.Contains(got, want) {
+			t.Errorf("--help on %s = %q, want %q", name, got, want)
+		}
+	}
+	known := map[string]bool{}
+	newFlags(new(options)).VisitAll(func(f *flag.Flag) { known["--"+f.Name] = true })
+	for _, v := range variables() {
+		known[v.Name] = true
+		text := strings.Join(entries[v.Name], " ")
+		if !strings.HasPrefix(text, v.Desc) || v.Default != "" && !strings.HasSuffix(text, "(default "+v.Default+")") {
+			t.Errorf("--help on %s = %q, want %q and the default %q", v.Name, text, v.Desc, v.Default)
+		}
+	}
+	for name := range known {
+		if len(entries[name]) != 1 {
+			t.Errorf("--help has %s %d times, want 1", name, len(entries[name]))
+		}
+	}
+	for name := range entries {
+		if !known[name] {
+			t.Errorf("--help has %s, which does not exist", name)
+		}
+	}
+	for _, group := range []string{"The app", "Listeners", "Stopping", "Limits", "The store", "Operators", "Demo"} {
+		if !strings.Contains(page, "\n "+group+"\n") {
+			t.Errorf("--help has no group %q", group)
+		}
+	}
+}
+
+func TestHelpFitsATerminal(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"--help"}, {"--audit", "--help"}, {"--healthcheck", "--help"}, {"--compare", "--help"}} {
+		_, page, _ := invoke(t, nil, args...)
+		for line := range strings.Lines(page) {
+			line = strings.TrimSuffix(line, "\n")
+			if utf8.RuneCountInString(line) > 100 || strings.TrimRight(line, " ") != line || strings.Contains(line, "%!") {
+				t.Errorf("%q has the line %q, want at most 100 columns", args, line)
 			}
 		}
-		return ""
 	}
-	for flag, want := range map[string]string{
-		"--healthcheck": "probe", "--version": "commit", "--help": "", "--timeout": "(default 2s)", "--method": "(default GET)",
-		"--header": "Name: value", "--status": "(default 200-399)", "--insecure": "certificates",
+}
+
+func TestModesHaveHelpOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name  string
+		args  []string
+		flags []string
+	}{
+		{"audit", []string{"--audit", "--help"}, []string{"--fail-on", "--format", "--only", "--skip"}},
+		{"audit, turned round", []string{"--help", "--audit"}, []string{"--fail-on", "--format", "--only", "--skip"}},
+		{"audit, short", []string{"--audit", "-h"}, []string{"--fail-on", "--format", "--only", "--skip"}},
+		{"audit, behind a flag of it", []string{"--audit", "--only", "nope", "--help"}, []string{"--fail-on", "--format", "--only", "--skip"}},
+		{"compare", []string{"--compare", "--help"}, []string{"--format"}},
+		{"compare, behind its URLs", []string{"--compare", "http://a:9000", "-help"}, []string{"--format"}},
 	} {
-		if line := lineOf(flag); line == "" || !strings.Contains(line, want) {
-			t.Errorf("--help on %s = %q, want %q", flag, line, want)
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			code, page, stderr := invoke(t, nil, tc.args...)
+			got := slices.Sorted(maps.Keys(helpEntries(page)))
+			if code != exitOK || stderr != "" || !slices.Equal(got, tc.flags) || !strings.Contains(page, "\nExamples:\n") {
+				t.Errorf("run(%q) = %d, %q with %q, want 0 and %q in\n%s", tc.args, code, stderr, got, tc.flags, page)
+			}
+		})
+	}
+	_, page, _ := invoke(t, nil, "--healthcheck", "--help")
+	for name := range helpEntries(page) {
+		if !slices.Contains(flagModes[strings.TrimPrefix(name, "--")], modeHealthcheck) {
+			t.Errorf("--healthcheck --help has %s", name)
 		}
 	}
-	newFlags(new(options)).VisitAll(func(f *flag.Flag) {
-		if line := lineOf("--" + f.Name); line == "" {
-			t.Errorf("--help lacks --%s", f.Name)
-		}
-	})
-	for _, v := range variables() {
-		line := lineOf(v.Name)
-		if !strings.Contains(line, " "+v.Default+" ") || !strings.Contains(line, v.Desc) {
-			t.Errorf("--help on %s = %q, want default %q and description %q", v.Name, line, v.Default, v.Desc)
-		}
-	}
-	for line := range strings.Lines(help) {
-		if strings.HasSuffix(line, " \n") || strings.Contains(line, "%!") {
-			t.Errorf("--help has the line %q", line)
-		}
+	if !strings.Contains(page, "\n  --timeout duration ") {
+		t.Errorf("--healthcheck --help has no --timeout:\n%s", page)
 	}
 }
 
@@ -211,6 +304,82 @@ func TestLogFormats(t *testing.T) {
 			_, _, stderr := invoke(t, defaults(t, append(tc.environ, "IMAGELAB_OPS_ADDR=192.0.2.1:1")))
 			if !strings.HasPrefix(stderr, tc.want) || tc.not != "" && strings.Contains(stderr, tc.not) {
 				t.Errorf("log = %q, want %q and no %q", stderr, tc.want, tc.not)
+			}
+		})
+	}
+}
+
+// openTerminal returns both ends of a pseudo-terminal.
+func openTerminal(t *testing.T) (reader, terminal *os.File) {
+	t.Helper()
+	reader, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { reader.Close() })
+	fd := int(reader.Fd())
+	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	return reader, terminal
+}
+
+func TestTerminalGetsText(t *testing.T) {
+	t.Parallel()
+	const (
+		readable = `^\d\d:\d\d:\d\d\.\d{3} ERROR cannot start err="listen IMAGELAB_OPS_ADDR=.+$`
+		json     = `^\{"time":".+\}$`
+	)
+	for _, tc := range []struct {
+		name    string
+		environ []string
+		want    string // the line about the failed start
+	}{
+		{"unset", nil, readable},
+		{"empty", []string{"IMAGELAB_LOG_FORMAT="}, readable},
+		{"text", []string{"IMAGELAB_LOG_FORMAT=text"}, readable},
+		{"json", []string{"IMAGELAB_LOG_FORMAT=json"}, json},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			reader, terminal := openTerminal(t)
+			lines := make(chan string, 100)
+			go func() {
+				defer close(lines)
+				for scanner := bufio.NewScanner(reader); scanner.Scan(); {
+					lines <- strings.TrimSuffix(scanner.Text(), "\r")
+				}
+			}()
+			in := launch(t, terminal, nil, append(tc.environ, "IMAGELAB_OPS_ADDR=192.0.2.1:1")...)
+			if code := in.wait(t); code != exitFailed {
+				t.Errorf("exit code %d, want 1", code)
+			}
+			terminal.Close()
+			for {
+				select {
+				case line, more := <-lines:
+					if !more {
+						t.Fatalf("no line about the failed start")
+					}
+					if !strings.Contains(line, "cannot start") {
+						continue
+					}
+					if !regexp.MustCompile(tc.want).MatchString(line) {
+						t.Errorf("the terminal shows %q, want %s", line, tc.want)
+					}
+					return
+				case <-time.After(patience):
+					t.Fatal("no line about the failed start")
+				}
 			}
 		})
 	}

@@ -2,20 +2,109 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"imagelab/internal/probe"
 )
 
-// newLogger makes a logger of a format, json or text, that writes to w.
+// terminalFormat is text for somebody who reads along.
+const terminalFormat = "terminal"
+
+// logFormat is the format of a log that goes to a terminal, or not: a terminal gets text
+// unless IMAGELAB_LOG_FORMAT says otherwise.
+func logFormat(vars []variable, format string, terminal bool) string {
+	byDefault := slices.ContainsFunc(vars, func(v variable) bool {
+		return v.Name == "IMAGELAB_LOG_FORMAT" && v.Source == "default"
+	})
+	if terminal && (byDefault || format == "text") {
+		return terminalFormat
+	}
+	return format
+}
+
+// isTerminal says whether w is one.
+func isTerminal(w io.Writer) bool {
+	f, isFile := w.(*os.File)
+	if !isFile {
+		return false
+	}
+	conn, err := f.SyscallConn() // Fd would make a pipe block
+	if err != nil {
+		return false
+	}
+	ioctl := errors.New("closed")
+	err = conn.Control(func(fd uintptr) { _, ioctl = unix.IoctlGetTermios(int(fd), unix.TCGETS) })
+	return err == nil && ioctl == nil
+}
+
+// newLogger makes a logger of a format, json, text or terminalFormat, that writes to w.
 func newLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: level}
-	if format == "text" {
+	switch format {
+	case terminalFormat:
+		return slog.New(newTerminalHandler(w, level))
+	case "text":
 		return slog.New(slog.NewTextHandler(w, opts))
 	}
 	return slog.New(slog.NewJSONHandler(w, opts))
+}
+
+// A terminalHandler writes "15:04:05.000 WARN  message key=value" in local time, each
+// record in one Write.
+type terminalHandler struct {
+	slog.Handler // of the keys and values, into line
+	line         *bytes.Buffer
+	mu           *sync.Mutex // of line and w
+	w            io.Writer
+}
+
+func newTerminalHandler(w io.Writer, level slog.Level) terminalHandler {
+	line := new(bytes.Buffer)
+	return terminalHandler{slog.NewTextHandler(line, &slog.HandlerOptions{Level: level, ReplaceAttr: withoutHead}), line, new(sync.Mutex), w}
+}
+
+// withoutHead drops what a terminalHandler writes itself.
+func withoutHead(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey || a.Key == slog.MessageKey) {
+		return slog.Attr{}
+	}
+	return a
+}
+
+// Handle is for slog.Handler.
+func (h terminalHandler) Handle(ctx context.Context, r slog.Record) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.line.Reset()
+	fmt.Fprintf(h.line, "%s %-5s %s ", r.Time.Format("15:04:05.000"), r.Level, probe.OneLine(r.Message))
+	if err := h.Handler.Handle(ctx, r); err != nil {
+		return err
+	}
+	_, err := h.w.Write(append(bytes.TrimRight(h.line.Bytes(), " \n"), '\n'))
+	return err
+}
+
+// WithAttrs is for slog.Handler.
+func (h terminalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	h.Handler = h.Handler.WithAttrs(attrs)
+	return h
+}
+
+// WithGroup is for slog.Handler.
+func (h terminalHandler) WithGroup(name string) slog.Handler {
+	h.Handler = h.Handler.WithGroup(name)
+	return h
 }
 
 // A logQueue writes lines to a log that may not be read: whoever logs never waits. Lines

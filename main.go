@@ -44,7 +44,11 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	case err != nil && mode == modeHealthcheck:
 		return unhealthy(stdout, err)
 	case err != nil:
-		fmt.Fprintf(stderr, "imagelab: %v\nRun imagelab --help for what there is.\n", err)
+		page := "--help"
+		if mode != modeServe && hasManual(mode) {
+			page = "--" + string(mode) + " --help"
+		}
+		fmt.Fprintf(stderr, "imagelab: %v\nRun imagelab %s for what there is.\n", err, page)
 		return exitUsage
 	case mode == modeHealthcheck:
 		return healthcheck(ctx, opts.targets, opts.probe, environ, stdout)
@@ -56,20 +60,23 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		printVersion(stdout)
 		return exitOK
 	case mode == modeHelp:
-		printHelp(stdout)
+		printHelp(stdout, opts.helpOn)
 		return exitOK
 	}
 
-	cfg, vars, err := loadConfig(environ)
+	cfg, vars, doubts, err := loadConfig(environ)
 	if err != nil {
 		fmt.Fprintf(stderr, "imagelab: bad configuration:\n  %s\n", strings.ReplaceAll(err.Error(), "\n", "\n  "))
 		return exitUsage
 	}
+	format := logFormat(vars, cfg.LogFormat, isTerminal(stderr))
 	lines := newLogQueue(stderr, func(dropped int64) {
-		newLogger(stderr, cfg.LogLevel, cfg.LogFormat).Warn("log lines were dropped, as nobody read them", "lines", dropped)
+		newLogger(stderr, cfg.LogLevel, format).Warn("log lines were dropped, as nobody read them", "lines", dropped)
 	})
 	defer lines.Close()
-	return serve(newStopper(ctx), cfg, vars, environ, newLogger(lines, cfg.LogLevel, cfg.LogFormat), &lines.dropped)
+	log := newLogger(lines, cfg.LogLevel, format)
+	logDoubts(doubts, log)
+	return serve(newStopper(ctx), cfg, vars, environ, log, &lines.dropped)
 }
 
 // serve runs the two listeners until the stop.

@@ -152,7 +152,7 @@ func TestPeersVariable(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			_, _, err := loadConfig([]string{"IMAGELAB_PEERS=" + tc.value})
+			_, _, _, err := loadConfig([]string{"IMAGELAB_PEERS=" + tc.value})
 			if tc.ok && err != nil || !tc.ok && (err == nil || !strings.Contains(err.Error(), "want up to 8 [NAME=]URL of other ops listeners")) {
 				t.Errorf("IMAGELAB_PEERS=%q: %v, want ok %v", tc.value, err, tc.ok)
 			}

@@ -18,6 +18,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"imagelab/internal/near"
 )
 
 // A Check is one question about the container.
@@ -100,7 +102,7 @@ func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil
 func (s *Severity) UnmarshalText(text []byte) error {
 	i := slices.Index(severityNames[:], string(text))
 	if i < 0 {
-		return fmt.Errorf("severity %q: want %s", text, strings.Join(severityNames[:], ", "))
+		return fmt.Errorf("severity %q: want %s%s", text, strings.Join(severityNames[:], ", "), near.Hint(string(text), severityNames[:]))
 	}
 	*s = Severity(i)
 	return nil

@@ -732,7 +732,7 @@ func TestOptions(t *testing.T) {
 		t.Errorf("Run(only two, skip one) = %+v, %v", r, err)
 	}
 	err = Options{Only: []string{"memory-limits"}, Skip: []string{"shell"}}.Validate()
-	if err == nil || !strings.Contains(err.Error(), `did you mean "memory-limit"`) || !strings.Contains(err.Error(), `no check "shell"`) {
+	if err == nil || !strings.Contains(err.Error(), `did you mean memory-limit?`) || !strings.Contains(err.Error(), `no check "shell"`) {
 		t.Errorf("Validate() = %v, want both ids and the nearest", err)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/agnivade/levenshtein"
+	"imagelab/internal/near"
 )
 
 // Options selects checks by id. Empty, all of them run.
@@ -19,12 +19,12 @@ type Options struct {
 	Skip []string // all but these
 }
 
-// Validate returns an error that names each unknown id and the nearest one.
+// Validate returns an error that names each unknown id, and the one that was probably meant.
 func (o Options) Validate() error {
 	var errs []error
 	for _, id := range slices.Concat(o.Only, o.Skip) {
 		if !slices.ContainsFunc(checks, func(c Check) bool { return c.ID == id }) {
-			errs = append(errs, fmt.Errorf("no check %q, did you mean %q? The checks are: %s", id, nearestID(id), strings.Join(ids(), ", ")))
+			errs = append(errs, fmt.Errorf("no check %q%s; the checks are %s", id, near.Hint(id, ids()), strings.Join(ids(), ", ")))
 		}
 	}
 	return errors.Join(errs...)
@@ -40,11 +40,6 @@ func ids() []string {
 		all = append(all, c.ID)
 	}
 	return all
-}
-
-// nearestID returns the id with the least edit distance.
-func nearestID(id string) string {
-	return slices.MinFunc(ids(), func(a, b string) int { return levenshtein.ComputeDistance(id, a) - levenshtein.ComputeDistance(id, b) })
 }
 
 // Run audits the system. The error is that of opts or of ctx; what could not be
