@@ -432,7 +432,7 @@ var checkCases = []checkCase{
 	{check: "executable-count", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
 
 	{check: "image-size", name: "small", want: Pass},
-	{check: "image-size", name: "larger", edit: bigFile(60 << 20), want: Warn, says: "60 MiB"},
+	{check: "image-size", name: "larger", edit: bigFile(60 << 20), want: Warn, says: "62.91 MB"},
 	{check: "image-size", name: "over the budget", edit: func(f *fixture) { bigFile(60 << 20)(f); f.sys.ImageBudget = 50 << 20 }, want: Fail},
 	{check: "image-size", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
 }

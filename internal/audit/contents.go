@@ -4,6 +4,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"imagelab/internal/sizes"
 )
 
 // toolKind is a group of programs that an image is better without.
@@ -110,7 +112,7 @@ func imageSize(c *container) verdict {
 	case n <= budget:
 		verdictOf = warn
 	}
-	return c.walked(verdictOf("%s in %s, the budget is %s", byteSize(n), plural(c.tree.value.files, "file"), byteSize(budget)), c.tree.value.unreadDirs)
+	return c.walked(verdictOf("%s in %s, the budget is %s", sizes.Image(float64(n)), plural(c.tree.value.files, "file"), sizes.Image(float64(budget))), c.tree.value.unreadDirs)
 }
 
 // extent says how much was looked at.

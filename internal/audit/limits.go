@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"imagelab/internal/sizes"
 )
 
 // memoryMax is the limit in bytes, math.MaxInt64 for none, and where it is from.
@@ -61,9 +63,9 @@ func memoryLimit(c *container) verdict {
 	case limit.bytes == math.MaxInt64:
 		return fail("no limit in %s", limit.name)
 	case total > 0 && limit.bytes >= total:
-		return warn("%s in %s, not less than the machine has (%s)", byteSize(limit.bytes), limit.name, byteSize(total))
+		return warn("%s in %s, not less than the machine has (%s)", sizes.Memory(float64(limit.bytes)), limit.name, sizes.Memory(float64(total)))
 	}
-	return pass("%s in %s", byteSize(limit.bytes), limit.name)
+	return pass("%s in %s", sizes.Memory(float64(limit.bytes)), limit.name)
 }
 
 // noCgroupValue: without the file the controller is not there, and nothing can

@@ -194,7 +194,7 @@ func lsmConfined(c *container) verdict {
 func execNotElevated(c *container) verdict {
 	switch {
 	case c.sys.PID == 1:
-		return notApplicable("the auditor is PID 1")
+		return notApplicable("it is about what is started beside PID 1, which the auditor is: docker exec CONTAINER /imagelab --audit decides it")
 	case c.hostPID:
 		return notApplicable("PID 1 is the host's init: not the container's own pid namespace")
 	case c.self.err != nil:

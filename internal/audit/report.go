@@ -118,17 +118,3 @@ func plural(n int, singular string, forms ...string) string {
 	}
 	return strconv.Itoa(n) + " " + word
 }
-
-// byteSize writes n with the largest binary unit that leaves at least 1.
-func byteSize(n int64) string {
-	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
-	size, unit := float64(n), 0
-	for size >= 1024 && unit < len(units)-1 {
-		size /= 1024
-		unit++
-	}
-	if unit == 0 || size == float64(int64(size)) {
-		return fmt.Sprintf("%.0f %s", size, units[unit])
-	}
-	return fmt.Sprintf("%.1f %s", size, units[unit])
-}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"imagelab/internal/sizes"
 )
 
 // TextOptions are about the terminal.
@@ -203,7 +205,25 @@ func (t *text) summary(r *Report) {
 	case s.Warn > 0 || s.Unknown > 0:
 		style = yellow
 	}
-	t.out.WriteString("\n" + t.paint(bold+";"+style, s.sentence(r)) + "\n")
+	t.out.WriteString("\n")
+	if note := r.aboutExec(); note != "" {
+		t.wrap(0, note)
+	}
+	t.out.WriteString(t.paint(bold+";"+style, s.sentence(r)) + "\n")
+}
+
+// aboutExec says why a report of the same container may count one check otherwise: only
+// what docker exec started can tell what docker exec gives.
+func (r *Report) aboutExec() string {
+	const id = "exec-not-elevated"
+	i := slices.IndexFunc(r.Checks, func(c Result) bool { return c.ID == id })
+	switch {
+	case i < 0 || r.Checks[i].Status == Unknown:
+		return ""
+	case r.Checks[i].Status == NotApplicable:
+		return id + " is about docker exec: --audit that is started so counts it, and this report does not."
+	}
+	return id + " is about docker exec: this report counts it, and the dashboard of a server that is PID 1 does not."
 }
 
 // sentence is the counts in words.
@@ -238,7 +258,7 @@ func (t *text) facts(f Facts) {
 func (f Facts) rows() [][2]string {
 	image := []string{cmp.Or(f.Image.Distribution, "no distribution")}
 	if f.Image.Bytes != nil {
-		image = append(image, byteSize(*f.Image.Bytes)+" in "+plural(*f.Image.Files, "file"), plural(*f.Image.Executables, "executable"))
+		image = append(image, sizes.Image(float64(*f.Image.Bytes))+" in "+plural(*f.Image.Files, "file"), plural(*f.Image.Executables, "executable"))
 		for _, kind := range []struct {
 			name  string
 			count *Count
@@ -285,10 +305,10 @@ func (f Facts) rows() [][2]string {
 
 	memory := "memory without limit"
 	if f.Limits.MemoryBytes != nil {
-		memory = "memory " + byteSize(*f.Limits.MemoryBytes)
+		memory = "memory " + sizes.Memory(float64(*f.Limits.MemoryBytes))
 	}
 	if f.Limits.MemoryUsedBytes != nil {
-		memory += ", " + byteSize(*f.Limits.MemoryUsedBytes) + " used"
+		memory += ", " + sizes.Memory(float64(*f.Limits.MemoryUsedBytes)) + " used"
 	}
 	cpus := "CPU without limit"
 	if f.Limits.CPUs != nil {

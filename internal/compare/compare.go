@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"imagelab/internal/audit"
+	"imagelab/internal/sizes"
 )
 
 // Schema is the version of the comparison's JSON form. A new field leaves it, a
@@ -81,15 +82,14 @@ type Verdict struct {
 	Reason string       `json:"reason"`
 }
 
-// rule says which number of a row is the better one.
+// rule says which number of a row is the better one. Neither is what traffic or the
+// moment decides, as everything that a process measures of itself: one that serves more
+// is not the worse for it.
 type rule int
 
 const (
 	neither rule = iota
 	less
-	// lessMeasured is less for what differs from one measurement to the next: a
-	// difference below a tenth is none.
-	lessMeasured
 	more
 )
 
@@ -114,7 +114,7 @@ func (s *Side) cells() []cell {
 	}
 	return []cell{
 		{"image", "base", neither, text(cmp.Or(image.Distribution, "none"))},
-		{"image", "size", less, amountOf(image.Bytes, megabytes)},
+		{"image", "size", less, amountOf(image.Bytes, sizes.Image)},
 		{"image", "files", less, count(image.Files)},
 		{"image", "executables", less, count(image.Executables)},
 		{"image", "packages", less, packages(image.Packages)},
@@ -131,7 +131,7 @@ func (s *Side) cells() []cell {
 		{"privileges", "seccomp", more, seccomp(process.Seccomp)},
 		{"privileges", "writable", more, writable(f.WritableMounts)},
 
-		{"limits", "memory", more, limit(amountOf(limits.MemoryBytes, mebibytes))},
+		{"limits", "memory", more, limit(amountOf(limits.MemoryBytes, sizes.Memory))},
 		{"limits", "CPUs", more, limit(amountOf(limits.CPUs, plain))},
 		{"limits", "processes", more, limit(amountOf(limits.PIDs, plain))},
 		{"limits", "open files", more, limit(amountOf(limits.OpenFilesHard, plain))},
@@ -143,13 +143,13 @@ func (s *Side) cells() []cell {
 
 		{"process", "state", neither, text(cmp.Or(l.State, notKnown))},
 		{"process", "up for", neither, amount(l.UptimeSeconds, span)},
-		{"process", "start", lessMeasured, start},
-		{"process", "resident memory", lessMeasured, amount(l.Process.ResidentBytes, mebibytes)},
-		{"process", "cost of a probe", lessMeasured, mean(l.Probes)},
+		{"process", "start", neither, start},
+		{"process", "resident memory", neither, amount(l.Process.ResidentBytes, sizes.Memory)},
+		{"process", "cost of a probe", neither, mean(l.Probes)},
 		{"process", "requests served", neither, amount(l.Requests.Total, plain)},
-		{"process", "requests failed", less, amount(l.Requests.Failed, plain)},
-		{"process", "latency, median", lessMeasured, quantile(l.Latency, 0.5)},
-		{"process", "latency, p99", lessMeasured, quantile(l.Latency, 0.99)},
+		{"process", "requests failed", neither, amount(l.Requests.Failed, plain)},
+		{"process", "latency, median", neither, quantile(l.Latency, 0.5)},
+		{"process", "latency, p99", neither, quantile(l.Latency, 0.99)},
 	}
 }
 
@@ -205,19 +205,15 @@ func (r *Row) mark() {
 		return
 	}
 	best, worst := slices.Min(known), slices.Max(known)
-	margin := 0.0
-	switch r.rule {
-	case more:
+	if r.rule == more {
 		best, worst = worst, best
-	case lessMeasured:
-		margin = best / 10
 	}
-	if best == worst || worst-best < margin && r.rule == lessMeasured {
+	if best == worst {
 		return
 	}
 	for i := range r.Values {
 		if v := &r.Values[i]; v.rank != nil {
-			v.Better = *v.rank == best || r.rule == lessMeasured && *v.rank-best < margin
+			v.Better = *v.rank == best
 		}
 	}
 }
@@ -275,8 +271,12 @@ func (c *Comparison) summarize(shown []*Side) {
 			say("%s", s)
 		}
 		wins := map[string]int{}
-		even := 0
+		judged, even := 0, 0
 		for _, r := range c.Rows {
+			if r.rule == neither {
+				continue
+			}
+			judged++
 			if !slices.ContainsFunc(r.Values, func(v Value) bool { return v.Better }) {
 				even++
 			}
@@ -290,7 +290,7 @@ func (c *Comparison) summarize(shown []*Side) {
 		for _, s := range shown {
 			parts = append(parts, fmt.Sprintf("%s in %d", s.Name, wins[s.Name]))
 		}
-		say("Of %d rows, better: %s; no difference that counts in %d.", len(c.Rows), strings.Join(parts, ", "), even)
+		say("Of %d rows that image and settings decide, better: %s; no difference in %d.", judged, strings.Join(parts, ", "), even)
 	}
 	var failed []string
 	for _, s := range shown {
@@ -327,13 +327,13 @@ func smallest(sides []*Side) string {
 	var others []string
 	for _, s := range sides {
 		if bytes := float64(*s.Report.Facts.Image.Bytes); bytes > size {
-			others = append(others, fmt.Sprintf("%s by %s (%.0f %%)", s.Name, megabytes(bytes-size), 100*(1-size/bytes)))
+			others = append(others, fmt.Sprintf("%s by %s (%.0f %%)", s.Name, sizes.Image(bytes-size), 100*(1-size/bytes)))
 		}
 	}
 	if len(others) == 0 {
-		return "The images have the same size, " + megabytes(size) + "."
+		return "The images have the same size, " + sizes.Image(size) + "."
 	}
-	return fmt.Sprintf("The image of %s is the smallest: %s, below %s.", least.Name, megabytes(size), strings.Join(others, " and "))
+	return fmt.Sprintf("The image of %s is the smallest: %s, below %s.", least.Name, sizes.Image(size), strings.Join(others, " and "))
 }
 
 // What a value is called when nobody knows it.
@@ -468,10 +468,6 @@ func quantile(h Histogram, q float64) Value {
 }
 
 func plain(n float64) string { return strconv.FormatFloat(n, 'f', -1, 64) }
-
-// megabytes is the unit of docker images, mebibytes that of memory limits.
-func megabytes(n float64) string { return strconv.FormatFloat(n/1e6, 'f', 2, 64) + " MB" }
-func mebibytes(n float64) string { return strconv.FormatFloat(n/(1<<20), 'f', 1, 64) + " MiB" }
 
 // span writes seconds with the unit that suits them.
 func span(seconds float64) string {

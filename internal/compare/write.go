@@ -91,7 +91,7 @@ func (c Comparison) table(b *strings.Builder, from, to int) {
 		line(r.Label, cells)
 	}
 	if c.marked() {
-		b.WriteString("\n  * better\n")
+		b.WriteString("\n  * better, where image or settings decide; what a process measures is traffic's\n")
 	}
 }
 
