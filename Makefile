@@ -5,7 +5,7 @@ export VERSION COMMIT
 
 COMPOSE := scripts/compose.sh
 
-.PHONY: help up down logs run test soak bench build images size size-record history clean
+.PHONY: help up down logs audit compare run test soak bench build images size size-record history clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' Makefile
@@ -19,7 +19,13 @@ down: ## stop them and remove containers, networks and volumes
 logs: ## follow their logs
 	@$(COMPOSE) logs --follow --tail 20
 
-run: build ## serve on this machine, without Docker
+audit: ## audit the scratch container of the running stack; SERVICE=alpine, FLAGS="--format json"
+	@scripts/look.sh audit $(SERVICE) $(FLAGS)
+
+compare: ## compare both containers of the running stack; FLAGS="--format markdown"
+	@scripts/look.sh compare $(FLAGS)
+
+run: build ## serve on this machine, without Docker, and print the addresses
 	@scripts/run.sh
 
 test: ## run the tests of every module, and say what had to be left out
@@ -45,7 +51,7 @@ size: ## compare the binary and the images with docs/size.md; make size-record r
 size-record: images
 	@scripts/size.sh --record
 
-history: ## show the layers of both images and their sizes, side by side
+history: ## say which image is smaller, and show the layers of both
 	@scripts/history.sh
 
 clean: ## remove all that make has made: containers, images, tools, the binary

@@ -26,14 +26,23 @@ inputs_label=imagelab.base.inputs
 
 is_here() { docker image inspect "$1" >/dev/null 2>&1; }
 
-# pull gives up in time, where it can, if the network swallows what it asks.
+# pull IMAGE says in one line why it failed. It gives up in time, where it can, if the
+# network swallows what it asks; and for good when there is no registry.
 pull() {
-	say "pulling $1"
-	if have timeout; then
-		timeout "${PULL_TIMEOUT:-300}" docker pull "$1" >&2
-	else
-		docker pull "$1" >&2
-	fi
+	[ -z "${no_registry:-}" ] || return 1
+	# shellcheck disable=SC2046 # no timeout, no words
+	attempt "pulling $1" pull $(! have timeout || echo timeout "${PULL_TIMEOUT:-300}") docker pull "$1"
+	[ "$status" != 0 ] || return 0
+	reason=$(one_line "$(grep -v '^$' "$log" | tail -n 1)")
+	[ "$status" != 124 ] || reason="no answer within ${PULL_TIMEOUT:-300} seconds"
+	case $reason in
+	*"no answer"* | *"dial tcp"* | *lookup* | *"no such host"* | *timeout* | *"deadline exceeded"* | *refused* | *unreachable* | *proxyconnect* | *EOF* | *reset* | *canceled*)
+		no_registry=yes
+		say "no registry answers, so what is missing is made here: $reason"
+		;;
+	*) say "$1 cannot be pulled: $reason" ;;
+	esac
+	return 1
 }
 
 # choose VARIABLE OFFICIAL LOCAL writes the name of the base image for VARIABLE.
@@ -55,8 +64,8 @@ choose() {
 			chosen=$official
 		else
 			[ "$(uname -s)" = Linux ] || die "$official cannot be pulled, and a local one can only be made on Linux"
-			step "$official cannot be pulled: making $image instead"
-			"local_$local"
+			say "making $image in place of $official$("note_$local")"
+			patiently "making $image" "base-$local" "local_$local"
 			chosen=$image
 		fi
 	fi
@@ -138,6 +147,8 @@ root_user_into() {
 
 name_go() { echo imagelab-base/go; }
 
+note_go() { echo ", from this machine's Go"; }
+
 inputs_go() {
 	(cd "$root" && go env GOVERSION GOARCH) 2>/dev/null
 	cat "$root/go.mod" "$root/go.sum" "$0"
@@ -161,13 +172,12 @@ local_go() {
 
 	# Into an empty module cache, so that only what go.mod needs gets into the
 	# image, but taken from this machine's own where that has it.
-	step "collecting the modules that go.mod needs"
 	(
 		cd "$root"
 		here=$(go env GOMODCACHE)/cache/download
 		upstream=$(go env GOPROXY)
 		GOFLAGS=-modcacherw GOMODCACHE=$work/modcache GOPROXY=file://$here,$upstream go mod download
-	) || die "the modules of go.mod cannot be downloaded: see above, and go env GOPROXY"
+	) || die "the modules of go.mod cannot be downloaded: is there a network, and is go env GOPROXY right?"
 	mkdir -p "$tree/usr/local/goproxy"
 	cp -R "$work/modcache/cache/download/." "$tree/usr/local/goproxy"
 
@@ -188,6 +198,14 @@ name_alpine() {
 	fi
 }
 
+note_alpine() {
+	if [ -n "${ALPINE_ROOTFS:-}" ]; then
+		echo ", from $ALPINE_ROOTFS"
+	else
+		echo ": busybox alone, with Alpine's shell and tools, without its libraries and packages (ALPINE_ROOTFS names no archive)"
+	fi
+}
+
 inputs_alpine() { cat ${ALPINE_ROOTFS:+"$ALPINE_ROOTFS"} "$0"; }
 
 local_alpine() {
@@ -195,7 +213,6 @@ local_alpine() {
 		import_archive "$ALPINE_ROOTFS" -c 'CMD ["/bin/sh"]'
 		return
 	fi
-	say "no Alpine archive either (ALPINE_ROOTFS is not set), so this is busybox alone: it has Alpine's shell and tools, not its libraries and packages"
 	tree=$work/alpine
 	busybox_into "$tree"
 	root_user_into "$tree"
@@ -227,6 +244,8 @@ adduser_into() {
 
 name_prometheus() { echo "imagelab-base/prometheus:${prometheus_official##*:}"; }
 
+note_prometheus() { echo ", compiled without its web interface and service discovery: about four minutes, once"; }
+
 inputs_prometheus() { echo "$prometheus_official" && cat "$0"; }
 
 local_prometheus() {
@@ -238,7 +257,6 @@ local_prometheus() {
 	busybox_into "$tree"
 	root_user_into "$tree"
 	mkdir -p "$tree/prometheus"
-	say "building Prometheus $release, without its web interface and service discovery (about four minutes, once)"
 	go_build github.com/prometheus/prometheus/cmd/prometheus "$version" "$tree/bin/prometheus" \
 		-tags remove_all_sd -ldflags "-s -w -X github.com/prometheus/common/version.Version=$release"
 	import "$tree" -c 'WORKDIR /prometheus' -c 'ENTRYPOINT ["/bin/prometheus"]'

@@ -11,6 +11,10 @@
 set -eu
 cd "$(dirname -- "$0")/.."
 
+command -v go >/dev/null || {
+	echo "error: go is missing: get it from https://go.dev/dl" >&2
+	exit 1
+}
 out=${1:?usage: scripts/build.sh OUT [LINKER FLAG...]}
 shift
 # Without other flags the symbols and the debugger's tables stay out.

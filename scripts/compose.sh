@@ -22,7 +22,7 @@ build_compose() {
 	step "no Docker Compose 2 here: building $compose_version in .tools/ (about three minutes, once)"
 	scratch_dir
 	package=github.com/docker/compose/v2
-	go_build "$package/cmd" "$compose_version" "$work/docker-compose" \
+	patiently "compiling Docker Compose" compose go_build "$package/cmd" "$compose_version" "$work/docker-compose" \
 		-ldflags "-s -w -X $package/internal.Version=$compose_version"
 	mv "$work/docker-compose" "$tools/docker-compose"
 	rm -rf "$work"
@@ -32,6 +32,11 @@ need_docker
 # Engine 20.10 does not say that it has BuildKit, and Compose would not ask it.
 export DOCKER_BUILDKIT=1
 
+# From any folder.
+case " $* " in
+*" -f "* | *" --file "* | *" --project-directory "*) ;;
+*) cd "$root" ;;
+esac
 for file in "$root/.env" "$tools/images.env"; do
 	[ ! -f "$file" ] || set -- --env-file "$file" "$@"
 done

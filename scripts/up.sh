@@ -9,6 +9,13 @@
 
 compose() { "$root/scripts/compose.sh" "$@"; }
 
+began=$(date +%s) number=0
+# next WHAT begins a step of six, with the time since the first.
+next() {
+	number=$((number + 1))
+	say "$number/6 $* ($(elapsed "$began"))"
+}
+
 # listening says whether something listens on the TCP port, where Linux tells.
 listening() {
 	[ -r /proc/net/tcp ] || return 1
@@ -27,7 +34,7 @@ check_ports() {
 		esac
 		[ -z "$holder" ] || holder=" by the container $(docker inspect -f '{{.Name}}' "$holder" | tr -d /)"
 		die "port $port is in use${holder:-; ss -ltnp shows by what}
-Stop what uses it, or take another: $(variable_of "$port")=$((port + 10000)) make up"
+Stop what uses it, or take another: $(variable_of "$port")=$((port > 50000 ? port - 10000 : port + 10000)) make up"
 	done
 }
 
@@ -55,20 +62,41 @@ explain() {
 	die "not every service got healthy, see above; make down removes them"
 }
 
+# taken says which port somebody took since check_ports has looked, if that was it.
+taken() {
+	grep -q -e 'port is already allocated' -e 'address already in use' "$log" || return 0
+	die "a port is in use: $(one_line "$(grep -m 1 -e 'port is already allocated' -e 'address already in use' "$log")")"
+}
+
+next "looking for Docker"
 need_docker
 cd "$root"
+next "looking for Docker Compose"
+compose version >/dev/null
+next "looking whether the ports are free"
 check_ports
+next "base images"
 scripts/base-images.sh
-step "building both images"
-compose build scratch alpine
-step "starting"
-compose up -d --no-build --remove-orphans --wait --wait-timeout 120 || explain
+next "building imagelab:scratch and imagelab:alpine"
+patiently "building both images" images compose build scratch alpine
+next "starting, and waiting until all are healthy"
+attempt "starting" up compose up -d --no-build --remove-orphans --wait --wait-timeout 120
+if [ "$status" != 0 ]; then
+	taken
+	explain
+fi
+say "done ($(elapsed "$began"))"
 
 address() { compose port "$1" "$2" | sed 's/.*:/http:\/\/localhost:/'; }
+prometheus=$(address prometheus 9090)
 echo
 echo "dashboard   $(address scratch 9000)/"
 echo "scratch     $(address scratch 8000)/  metrics $(address scratch 9000)/metrics"
 echo "alpine      $(address alpine 8000)/  metrics $(address alpine 9000)/metrics"
-echo "prometheus  $(address prometheus 9090)/api/v1/targets"
+if grep -q '^PROMETHEUS_IMAGE=imagelab-base/' "$tools/images.env"; then
+	echo "prometheus  $prometheus/api/v1/targets  JSON: this build of it has no web interface"
+else
+	echo "prometheus  $prometheus/"
+fi
 echo
-echo "make logs follows them, make down removes them."
+echo "make logs follows them, make audit and make compare look into them, make down removes them."

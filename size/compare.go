@@ -44,18 +44,28 @@ func compare(before, now *figures) (failures, notes []string) {
 	return failures, notes
 }
 
-// grown returns a line for each part that is larger than before, the one that grew
-// most first.
+// mostGrown is how many parts are blamed by name.
+const mostGrown = 10
+
+// grown returns a line for each of the parts that grew most, the first one most of all.
 func grown(before, now map[string]int64) string {
 	growth := func(part string) int64 { return now[part] - before[part] }
 	parts := slices.SortedFunc(maps.Keys(now), func(a, b string) int {
 		return cmp.Or(cmp.Compare(growth(b), growth(a)), cmp.Compare(a, b))
 	})
 	var lines strings.Builder
-	for _, part := range parts {
-		if growth(part) > 0 {
+	var others int
+	for i, part := range parts {
+		switch {
+		case growth(part) <= 0:
+		case i < mostGrown:
 			fmt.Fprintf(&lines, "  %s  %s\n", part, change(before[part], now[part]))
+		default:
+			others++
 		}
+	}
+	if others > 0 {
+		fmt.Fprintf(&lines, "  and %d more, each by less\n", others)
 	}
 	return lines.String()
 }

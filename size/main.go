@@ -37,15 +37,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 
-	failures, err := gate(stdout, *binary, *symbols, *deps, *against, *renew, images)
+	failures, err := gate(stdout, stderr, *binary, *symbols, *deps, *against, *renew, images)
 	if err != nil {
 		fmt.Fprintf(stderr, "error: %v\n", err)
 		return 1
 	}
-	for _, f := range failures {
-		fmt.Fprintf(stderr, "error: %s\n", f)
-	}
-	return min(len(failures), 1)
+	return min(failures, 1)
 }
 
 // recorded reads the document. With an error the figures are empty, so that a
@@ -62,48 +59,44 @@ func recorded(path string) (*figures, error) {
 	return f, nil
 }
 
-// gate prints the table and the verdict, and returns what must not stay as it is.
-func gate(stdout io.Writer, binary, symbols, deps, against string, renew bool, images map[string]int64) ([]string, error) {
+// gate prints the verdict and then the table, and returns the number of things that must
+// not stay as they are.
+func gate(stdout, stderr io.Writer, binary, symbols, deps, against string, renew bool, images map[string]int64) (int, error) {
 	now, err := weigh(binary, symbols)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	now.images = images
 
 	before, err := recorded(against)
 	if err != nil && !renew {
-		return nil, err
+		return 0, err
 	}
 
 	file, err := os.Open(deps)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	defer file.Close()
 	chains, err := reflectMethods(file)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", deps, err)
+		return 0, fmt.Errorf("%s: %w", deps, err)
 	}
 
-	table(stdout, before, now)
-	var failures []string
+	var failures, notes []string
 	if renew {
 		for name, bytes := range before.images {
 			if _, weighed := now.images[name]; !weighed {
-				fmt.Fprintf(stdout, "image %s: not weighed, %s bytes stay recorded\n", name, commas(bytes))
+				notes = append(notes, fmt.Sprintf("image %s: not weighed, %s bytes stay recorded", name, commas(bytes)))
 				now.images[name] = bytes
 			}
 		}
 		if err := os.WriteFile(against, []byte(document(now)), 0o644); err != nil {
-			return nil, err
+			return 0, err
 		}
-		fmt.Fprintf(stdout, "recorded in %s\n", against)
+		notes = append(notes, "recorded in "+against)
 	} else {
-		var notes []string
 		failures, notes = compare(before, now)
-		for _, n := range notes {
-			fmt.Fprintln(stdout, n)
-		}
 	}
 	// No record makes this right.
 	if len(chains) > 0 {
@@ -111,5 +104,20 @@ func gate(stdout io.Writer, binary, symbols, deps, against string, renew bool, i
 			"that only the running program knows. These do it (ReflectMethod; 0 may), and this reaches them:\n  "+
 			strings.Join(chains, "\n  "))
 	}
-	return failures, nil
+
+	switch {
+	case len(failures) > 0:
+		fmt.Fprintf(stdout, "FAILED: %d of what follows must not stay as it is\n", len(failures))
+	case !renew:
+		fmt.Fprintf(stdout, "PASSED: nothing has grown by more than %d %%\n", limit)
+	}
+	for _, f := range failures {
+		fmt.Fprintf(stderr, "error: %s\n", f)
+	}
+	for _, n := range notes {
+		fmt.Fprintln(stdout, n)
+	}
+	fmt.Fprintln(stdout)
+	table(stdout, before, now)
+	return len(failures), nil
 }

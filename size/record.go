@@ -86,7 +86,17 @@ func parse(text string) (*figures, error) {
 	return f, nil
 }
 
-// table prints all parts, and how they differ from the record.
+const (
+	// shown is the share of the binary, in percent, from which a part has a line of its own.
+	shown = 1
+	// changed is the difference to the record, in bytes, from which it has one as well.
+	changed = 1024
+	// columns is what a line may have.
+	columns = 100
+)
+
+// table prints the parts that are large or have changed, and how they differ from the
+// record; the rest in one line.
 func table(w io.Writer, before, now *figures) {
 	line := func(bytes, recorded int64, name string) {
 		diff := ""
@@ -95,18 +105,34 @@ func table(w io.Writer, before, now *figures) {
 		} else if recorded == 0 && before.binary != 0 {
 			diff = "new"
 		}
-		fmt.Fprintf(w, "%12s %6.2f %% %10s  %s\n", commas(bytes), 100*float64(bytes)/float64(now.binary), diff, name)
+		head := fmt.Sprintf("%12s %6.2f %% %10s  ", commas(bytes), 100*float64(bytes)/float64(now.binary), diff)
+		if over := len(head) + len(name) - columns; over > 0 {
+			name = "..." + name[over+3:]
+		}
+		fmt.Fprintln(w, head+name)
 	}
 	fmt.Fprintf(w, "%12s %8s %10s  %s\n", "bytes", "share", "change", "package")
-	for _, part := range bySize(now.parts) {
-		line(now.parts[part], before.parts[part], part)
+	all := maps.Clone(before.parts)
+	if all == nil {
+		all = map[string]int64{}
 	}
-	for _, part := range bySize(before.parts) {
-		if _, ok := now.parts[part]; !ok {
-			line(0, before.parts[part], part)
+	maps.Copy(all, now.parts)
+	var few int
+	var bytes, recorded int64
+	for _, part := range bySize(all) {
+		is, was := now.parts[part], before.parts[part]
+		if is*100 >= now.binary*shown || before.binary != 0 && max(is-was, was-is) >= changed {
+			line(is, was, part)
+			continue
 		}
+		few++
+		bytes += is
+		recorded += was
 	}
-	line(now.binary, before.binary, "sum, which is the file: "+now.toolchain)
+	if few > 0 {
+		line(bytes, recorded, fmt.Sprintf("%d others, each below %d %% and changed by less than %d bytes", few, shown, changed))
+	}
+	line(now.binary, before.binary, "the file: "+now.toolchain)
 }
 
 // bySize returns the names of the parts, the largest first.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -277,6 +278,48 @@ func TestWeighRefusesSymbolsOfOtherCode(t *testing.T) {
 	}
 }
 
+func TestTableShowsWhatIsLargeOrHasChanged(t *testing.T) {
+	t.Parallel()
+	before := &figures{binary: 1_000_000, parts: map[string]int64{
+		"large": 900_000, "small": 5_000, "tiny": 8, "gone": 3_000, "grown": 2_000, "moved": 3_000, strings.Repeat("long/", 40): 20_000,
+	}}
+	now := &figures{binary: 1_000_000, toolchain: "go1.26.8 linux/amd64", parts: map[string]int64{
+		"large": 900_000, "small": 5_000, "tiny": 16, "grown": 3_024, "moved": 3_100, "new": 2_000, strings.Repeat("long/", 40): 20_000,
+	}}
+	var out bytes.Buffer
+	table(&out, before, now)
+	var names []string
+	for line := range strings.Lines(out.String()) {
+		if n := len(strings.TrimSuffix(line, "\n")); n > 100 {
+			t.Errorf("a line of %d columns, want at most 100: %s", n, line)
+		}
+		fields := strings.Fields(line)
+		names = append(names, fields[len(fields)-1])
+	}
+	want := []string{"package", "large", "...", "grown", "gone", "new", "bytes", "linux/amd64"}
+	for i, name := range names {
+		if len(names) != len(want) || !strings.HasPrefix(name, want[i]) {
+			t.Fatalf("table has the lines of %q, want %q:\n%s", names, want, &out)
+		}
+	}
+	if !strings.Contains(out.String(), "3 others, each below 1 % and changed by less than 1024 bytes") {
+		t.Errorf("table does not count the rest:\n%s", &out)
+	}
+}
+
+func TestTheMostGrownAreBlamed(t *testing.T) {
+	t.Parallel()
+	before, now := map[string]int64{}, map[string]int64{}
+	for i := range int64(15) {
+		name := fmt.Sprintf("p%02d", i)
+		before[name], now[name] = 100, 100+i
+	}
+	lines := strings.Split(strings.TrimSpace(grown(before, now)), "\n")
+	if len(lines) != 11 || !strings.HasPrefix(lines[0], "p14  100 → 114") || lines[10] != "  and 4 more, each by less" {
+		t.Errorf("grown = %q, want ten and the number of the others", lines)
+	}
+}
+
 // TestGate records a program, compares it with itself, and then with another one.
 func TestGate(t *testing.T) {
 	t.Parallel()
@@ -304,6 +347,10 @@ func TestGate(t *testing.T) {
 	for _, s := range steps {
 		var stdout, stderr bytes.Buffer
 		code := run(s.args, &stdout, &stderr)
+		verdict, _, _ := strings.Cut(stdout.String(), "\n")
+		if wantVerdict := map[bool]string{true: "PASSED", false: "FAILED"}[code == 0]; stdout.Len() > 0 && !slices.Contains(s.args, "-record") && !strings.HasPrefix(verdict, wantVerdict) {
+			t.Errorf("%s: the first line = %q, want %s", s.name, verdict, wantVerdict)
+		}
 		if code != s.code || !strings.Contains(stdout.String(), s.stdout) || !strings.Contains(stderr.String(), s.stderr) || (code == 0) != (stderr.Len() == 0) {
 			t.Errorf("%s: run = %d, want %d\nstdout:\n%s\nwant %q\nstderr:\n%s\nwant %q", s.name, code, s.code, &stdout, s.stdout, &stderr, s.stderr)
 		}
