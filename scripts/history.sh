@@ -9,11 +9,11 @@
 layers() {
 	docker history --no-trunc --human=false --format '{{.Size}}\t{{.CreatedBy}}' "$1" |
 		sed -E 's/ *# buildkit//; s/RUN \|[0-9]+ .*\/bin\/sh -c/RUN/; s/RUN \/bin\/sh -c/RUN/
-			s/^([0-9]+)\t\/bin\/sh -c #\(nop\) */\1\t/
+			s/\/bin\/sh -c #\(nop\) *//
 			s/EXPOSE map\[(.*)\]/EXPOSE \1/; s/:\{\}//g
 			s/HEALTHCHECK &\{(\[.*\]) "([^"]*)" "([^"]*)" "([^"]*)".*\}/HEALTHCHECK --interval=\2 --timeout=\3 --start-period=\4 \1/
 			s/\["CMD-SHELL" "(.*)"\]$/CMD \1/
-			/^[0-9]+\tHEALTHCHECK/s/" "/", "/g; s/\["CMD", /CMD [/' |
+			/HEALTHCHECK --interval/s/" "/", "/g; s/\["CMD", /CMD [/' |
 		tr -s ' ' |
 		awk -F '\t' '
 			function size(n) { return n >= 1e6 ? sprintf("%.2f MB", n / 1e6) : n >= 1e3 ? sprintf("%.1f kB", n / 1e3) : n + 0 ? n " B" : "-" }
