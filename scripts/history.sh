@@ -13,7 +13,7 @@ layers() {
 			s/EXPOSE map\[(.*)\]/EXPOSE \1/; s/:\{\}//g
 			s/HEALTHCHECK &\{(\[.*\]) "([^"]*)" "([^"]*)" "([^"]*)".*\}/HEALTHCHECK --interval=\2 --timeout=\3 --start-period=\4 \1/
 			s/\["CMD-SHELL" "(.*)"\]$/CMD \1/
-			/HEALTHCHECK --interval/s/" "/", "/g; s/\["CMD", /CMD [/' |
+			/HEALTHCHECK --interval/s/\\"/"/g; /HEALTHCHECK --interval/s/" "/", "/g; s/\["CMD", /CMD [/' |
 		tr -s ' ' |
 		awk -F '\t' '
 			function size(n) { return n >= 1e6 ? sprintf("%.2f MB", n / 1e6) : n >= 1e3 ? sprintf("%.1f kB", n / 1e3) : n + 0 ? n " B" : "-" }
