@@ -30,6 +30,7 @@ type server struct {
 	routes    map[string]*routeMetrics // by pattern; complete before it serves
 	unmatched *routeMetrics
 	recorders sync.Pool
+	lines     lineBudget // of failures
 	epoch     time.Time
 }
 
@@ -165,7 +166,10 @@ func (s *server) finish(rec *recorder, r *http.Request, took time.Duration, prob
 	aborted := problem == http.ErrAbortHandler
 	if problem != nil && !aborted {
 		s.metrics.panics.Inc()
-		s.log.Error("panic in a handler, its request was answered 500 or cut", "route", route.route, "err", fmt.Sprint(problem), "stack", string(debug.Stack()))
+		if held, ok := s.lines.take(time.Since(s.epoch)); ok {
+			s.log.Error("panic in a handler, its request was answered 500 or cut", "route", route.route,
+				"err", fmt.Sprint(problem), "stack", string(debug.Stack()), "held_back", held)
+		}
 		if rec.status == 0 {
 			writeError(rec, http.StatusInternalServerError, "internal", "")
 		} else {
@@ -180,17 +184,36 @@ func (s *server) finish(rec *recorder, r *http.Request, took time.Duration, prob
 		_ = http.NewResponseController(rec.ResponseWriter).SetReadDeadline(time.Now().Add(restPatience))
 	}
 	route.observe(r.Method, rec.status, took)
-	if s.accessLog == "all" || s.accessLog == "errors" && rec.status >= 500 {
-		s.log.LogAttrs(r.Context(), slog.LevelInfo, "request",
-			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.String("route", route.route),
-			slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes),
-			slog.Float64("duration_seconds", took.Seconds()), slog.String("client", r.RemoteAddr))
-	}
+	s.logRequest(r, rec, route.route, took)
 	rec.ResponseWriter = nil
 	s.recorders.Put(rec)
 	if aborted {
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// logRequest is the access log.
+func (s *server) logRequest(r *http.Request, rec *recorder, route string, took time.Duration) {
+	var held int64
+	switch {
+	case s.accessLog == "all":
+	case s.accessLog == "errors" && rec.status >= 500:
+		var ok bool
+		if held, ok = s.lines.take(time.Since(s.epoch)); !ok {
+			return
+		}
+	default:
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.String("route", route),
+		slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes),
+		slog.Float64("duration_seconds", took.Seconds()), slog.String("client", r.RemoteAddr),
+	}
+	if held > 0 {
+		attrs = append(attrs, slog.Int64("held_back", held))
+	}
+	s.log.LogAttrs(r.Context(), slog.LevelInfo, "request", attrs...)
 }
 
 // restPatience is how long a client may go on sending a body that is not wanted. Its
