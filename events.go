@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -236,6 +237,10 @@ func (e *events) actor() (execute func() error, interrupt func(error)) {
 	return execute, func(error) { cancel() }
 }
 
+// appRejections are the reasons for which the app listener turns requests away; the
+// other ones are the ops listener's.
+var appRejections = []string{"in_flight", "connections", "body", "uploads"}
+
 // collect sums up the registry's families in live. Requests are those of the app
 // listener, without health probes and the ops paths that may be mounted there.
 func collect(families []*dto.MetricFamily, live *compare.Live) {
@@ -266,7 +271,7 @@ func collect(families []*dto.MetricFamily, live *compare.Live) {
 		Total:    sum(metricRequests, app),
 		ByClass:  map[string]float64{},
 		Failed:   sum(metricRequests, func(l map[string]string) bool { return app(l) && l["code"] >= "500" }),
-		Rejected: sum(metricRejected, nil),
+		Rejected: sum(metricRejected, func(l map[string]string) bool { return slices.Contains(appRejections, l["reason"]) }),
 		Panics:   sum(metricPanics, nil),
 		InFlight: sum(metricInFlight, app),
 	}
