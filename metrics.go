@@ -154,7 +154,7 @@ func newMetrics(reg prometheus.Registerer, h *health, variant string, dropped *a
 		}, []string{"reason"}),
 		connsMax: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "imagelab_connections_max",
-			Help: "Connections that may be open at once.",
+			Help: "Connections that may be open at once, a few spare ones for health probes aside.",
 		}, []string{"server"}),
 		inFlightMax: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "imagelab_http_requests_in_flight_max",
@@ -207,7 +207,7 @@ func (m *metrics) caps(lim limits, ops bool) {
 	m.inFlightMax.WithLabelValues("app").Set(float64(lim.inFlight))
 	m.uploadsMax.Set(float64(lim.uploads))
 	if ops {
-		m.connsMax.WithLabelValues("ops").Set(opsConns)
+		m.connsMax.WithLabelValues("ops").Set(float64(lim.opsConns))
 	}
 }
 

@@ -313,7 +313,7 @@ func TestCapsAreExposed(t *testing.T) {
 		want   string
 	}{
 		{"connections", own, `imagelab_connections_max{server="app"}`, "40"},
-		{"connections of the ops listener", own, `imagelab_connections_max{server="ops"}`, "128"},
+		{"connections of the ops listener", own, `imagelab_connections_max{server="ops"}`, "128"}, // with plenty of descriptors
 		{"in flight", own, `imagelab_http_requests_in_flight_max{server="app"}`, "20"},
 		{"no cap in flight of the ops listener", own, `imagelab_http_requests_in_flight_max{server="ops"}`, ""},
 		{"uploads", own, `imagelab_uploads_max`, "10"},
