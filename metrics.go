@@ -74,12 +74,12 @@ const (
 
 // durationBuckets are the bounds of the request durations, in seconds: those of
 // client_golang and some between, as a quantile is known no better than by the
-// bucket that it is in. From 100 µs on they are less than a factor of two apart.
-// The search starts at the least one, so that the ones above cost a fast request
-// nothing. Native histograms know quantiles better; they took about 50 ns more a
+// bucket that it is in. They are less than a factor of two apart, which is what
+// package compare reckons with. The search starts at the least one, so that the ones
+// above cost a fast request nothing. Native histograms know quantiles better; they took about 50 ns more a
 // request and 8 kB more a series.
 var durationBuckets = []float64{
-	.000025, .00005, .0001, .00015, .00025, .00035, .0005, .00075,
+	.00005, .000075, .0001, .00015, .00025, .00035, .0005, .00075,
 	.001, .0015, .0025, .0035, .005, .0075,
 	.01, .015, .025, .035, .05, .075,
 	.1, .15, .25, .35, .5, .75,
@@ -264,7 +264,7 @@ func (c cgroupMetrics) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// newMetricsHandler serves reg in the Prometheus text and OpenMetrics formats.
+// newMetricsHandler serves reg as Prometheus text, OpenMetrics or protobuf.
 // Failures to gather or encode are logged and counted in
 // promhttp_metric_handler_errors_total; what could be gathered is still served.
 func newMetricsHandler(reg *prometheus.Registry, log *slog.Logger) http.Handler {

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"net/http/httptest"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -299,6 +301,40 @@ func TestStreamsAreCountedAndNotTimed(t *testing.T) {
 	}
 	if got := in.metric(t, `imagelab_http_request_duration_seconds_count{method="GET",route="/delay/{duration}",server="app"}`); got != "1" {
 		t.Errorf("/delay is timed %q times, want once", got)
+	}
+}
+
+// TestBoundsOfDurations: package compare takes bounds that are closer than a factor of
+// two for neighbours, and common objectives need a bound of their own.
+func TestBoundsOfDurations(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	ask(t, "GET", in.app+"/", "")
+	_, exposition := fetch(t, "GET", in.ops+"/metrics", "")
+	bound := regexp.MustCompile(`imagelab_http_request_duration_seconds_bucket\{method="GET",route="/\{\$\}",server="app",le="([0-9.e-]+)"\}`)
+	var bounds []float64
+	for _, found := range bound.FindAllStringSubmatch(exposition, -1) {
+		seconds, err := strconv.ParseFloat(found[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(bounds); n > 0 && (seconds <= bounds[n-1] || seconds >= 2*bounds[n-1]) {
+			t.Errorf("after the bound %v comes %v, want more, and less than twice that", bounds[n-1], seconds)
+		}
+		bounds = append(bounds, seconds)
+	}
+	for _, objective := range prometheus.DefBuckets {
+		if !slices.Contains(bounds, objective) {
+			t.Errorf("no bound of %v in %v", objective, bounds)
+		}
+	}
+	documented := strings.Join(strings.Fields(string(readFile(t, "docs/metrics.md"))), " ")
+	var list []string
+	for _, seconds := range bounds {
+		list = append(list, strconv.FormatFloat(seconds, 'f', -1, 64))
+	}
+	if !strings.Contains(documented, strings.Join(list, " ")) {
+		t.Errorf("docs/metrics.md lacks the bounds %v", list)
 	}
 }
 

@@ -91,9 +91,8 @@ const (
 	// lessMeasured is less for what differs from one measurement to the next: a
 	// difference below a tenth is none.
 	lessMeasured
-	// lessBucket is less for bounds of buckets: two neighbours may stand for
-	// durations that are next to equal, so a difference below a factor of two is
-	// none.
+	// lessBucket is less for bounds of buckets. Two neighbours, which are less than
+	// a factor of two apart, may stand for durations that are next to equal.
 	lessBucket
 	more
 )
