@@ -487,7 +487,7 @@ function drawBars() {
 
 const charts = [
   { title: "Requests a second, without health probes", lines: [["rate", ""]], show: rate, least: 4 },
-  { title: "Latency over five seconds", lines: [["p99", "p99"], ["p50", "median", true]], show: span, say: atMost, least: .001 },
+  { title: "Latency over about 5 s", lines: [["p99", "p99"], ["p50", "median", true]], show: span, say: atMost, least: .001 },
   { title: "Memory of the cgroup, and resident", lines: [["memory", "cgroup"], ["resident", "resident", true]], show: MiB, least: 2 ** 23, unit: 2 ** 20 },
   { title: "Requests in flight", lines: [["flight", ""]], show: n => n == null ? "–" : whole(n), least: 4 },
 ];
