@@ -6,6 +6,7 @@ package compare
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -100,6 +101,10 @@ type cell struct {
 	value        Value
 }
 
+// sinceStart is the group of what counts from the start of each process. Requests
+// are without health probes.
+const sinceStart = "since the start"
+
 // cells lists the facts about a side, for every side the same in the same order.
 func (s *Side) cells() []cell {
 	f := &s.Report.Facts
@@ -144,12 +149,14 @@ func (s *Side) cells() []cell {
 		{"process", "state", neither, text(cmp.Or(l.State, notKnown))},
 		{"process", "up for", neither, amount(l.UptimeSeconds, span)},
 		{"process", "start", neither, start},
+		{"process", "memory in use", neither, amountOf(l.Process.MemoryBytes, sizes.Memory)},
 		{"process", "resident memory", neither, amount(l.Process.ResidentBytes, sizes.Memory)},
-		{"process", "cost of a probe", neither, mean(l.Probes)},
-		{"process", "requests served", neither, amount(l.Requests.Total, plain)},
-		{"process", "requests failed", neither, amount(l.Requests.Failed, plain)},
-		{"process", "latency, median", neither, quantile(l.Latency, 0.5)},
-		{"process", "latency, p99", neither, quantile(l.Latency, 0.99)},
+
+		{sinceStart, "cost of a probe", neither, mean(l.Probes)},
+		{sinceStart, "requests", neither, amount(l.Requests.Total, plain)},
+		{sinceStart, "failed with 5xx", neither, amount(l.Requests.Failed, plain)},
+		{sinceStart, "latency, median", neither, quantile(l.Latency, 0.5)},
+		{sinceStart, "latency, p99", neither, quantile(l.Latency, 0.99)},
 	}
 }
 
@@ -461,10 +468,25 @@ func mean(p Probes) Value {
 
 func quantile(h Histogram, q float64) Value {
 	seconds, known := h.Quantile(q)
-	if !known {
+	switch {
+	case !known:
 		return text("none yet")
+	case math.IsInf(seconds, 1):
+		return Value{Text: "> " + edge(h.Bounds[len(h.Bounds)-1]), rank: &seconds}
 	}
-	return amount(seconds, span)
+	return amount(seconds, func(s float64) string { return "≤ " + edge(s) })
+}
+
+// edge writes the bound of a bucket, which is round, with no digit more than it has.
+func edge(seconds float64) string {
+	unit := " s"
+	switch {
+	case seconds < 0.001:
+		seconds, unit = seconds*1e6, " µs"
+	case seconds < 1:
+		seconds, unit = seconds*1e3, " ms"
+	}
+	return strconv.FormatFloat(seconds, 'g', 4, 64) + unit
 }
 
 func plain(n float64) string { return strconv.FormatFloat(n, 'f', -1, 64) }
