@@ -185,12 +185,18 @@ func asUser(t *testing.T, environ []string, args ...string) (code int, stdout, s
 // execute runs cmd to its end.
 func execute(t *testing.T, cmd *exec.Cmd) (code int, stdout, stderr string) {
 	t.Helper()
+	return executeWithin(t, patience, cmd)
+}
+
+// executeWithin is execute for what may take longer.
+func executeWithin(t *testing.T, limit time.Duration, cmd *exec.Cmd) (code int, stdout, stderr string) {
+	t.Helper()
 	var out, complaints strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &complaints
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	overdue := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	overdue := time.AfterFunc(limit, func() { _ = cmd.Process.Kill() })
 	defer overdue.Stop()
 	_ = cmd.Wait()
 	return cmd.ProcessState.ExitCode(), out.String(), complaints.String()

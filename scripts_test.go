@@ -57,6 +57,15 @@ func (w workshop) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// scriptPatience is for hundreds of processes, each of which is fast on an idle machine.
+const scriptPatience = 5 * time.Minute
+
+// run runs the script to its end.
+func (w workshop) run(t *testing.T, name string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	return executeWithin(t, scriptPatience, w.command(name, args...))
+}
+
 func TestScriptsSayWhatDockerLacksInOneLine(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ name, docker, want string }{
@@ -71,7 +80,7 @@ func TestScriptsSayWhatDockerLacksInOneLine(t *testing.T) {
 			w := newWorkshop(t)
 			w.program(t, "docker", tc.docker)
 			for _, script := range [][]string{{"up.sh"}, {"history.sh"}, {"look.sh", "audit"}, {"compose.sh", "ps"}, {"base-images.sh"}} {
-				code, stdout, stderr := execute(t, w.command(script[0], script[1:]...))
+				code, stdout, stderr := w.run(t, script[0], script[1:]...)
 				last := stderr[strings.LastIndex(strings.TrimSuffix(stderr, "\n"), "\n")+1:]
 				if code != 1 || stdout != "" || !strings.HasPrefix(last, tc.want) || strings.Count(stderr, "error") > strings.Count(tc.want, "error") {
 					t.Errorf("%q = %d, %q, %q, want 1 and the one line %q", script, code, stdout, stderr, tc.want)
@@ -99,7 +108,7 @@ func TestBuildSaysThatGoIsMissing(t *testing.T) {
 		}
 	}
 	cmd.Env = []string{"PATH=" + w.path}
-	if code, _, stderr := execute(t, cmd); code != 1 || stderr != "error: go is missing: get it from https://go.dev/dl\n" {
+	if code, _, stderr := executeWithin(t, scriptPatience, cmd); code != 1 || stderr != "error: go is missing: get it from https://go.dev/dl\n" {
 		t.Errorf("build.sh = %d, %q, want 1 and that go is missing", code, stderr)
 	}
 }
@@ -168,7 +177,7 @@ esac`)
 func TestARegistryThatDoesNotAnswerIsSaidOnce(t *testing.T) {
 	t.Parallel()
 	w := withoutRegistry(t)
-	code, _, stderr := execute(t, w.command("base-images.sh"))
+	code, _, stderr := w.run(t, "base-images.sh")
 	pulled, _ := os.ReadFile(filepath.Join(w.root, "pulled"))
 	chosen, _ := os.ReadFile(filepath.Join(w.root, ".tools/images.env"))
 	if code != 0 || strings.Count(string(pulled), "\n") != 1 || strings.Count(stderr, "no registry answers") != 1 || strings.Contains(stderr, "Error response") {
@@ -184,7 +193,7 @@ func TestAnImageThatCannotBePulledIsSaidInOneLine(t *testing.T) {
 	w := newWorkshop(t)
 	w.program(t, "docker", strings.Replace(noRegistry, `Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no such host`, "pull access denied for nope", 1))
 	w.env = []string{"GO_IMAGE=nope"}
-	code, _, stderr := execute(t, w.command("base-images.sh"))
+	code, _, stderr := w.run(t, "base-images.sh")
 	if want := "nope cannot be pulled: pull access denied for nope\nerror: GO_IMAGE=nope is not here and cannot be pulled\n"; code != 1 || stderr != want {
 		t.Errorf("base-images.sh = %d, %q, want 1 and %q", code, stderr, want)
 	}
@@ -194,7 +203,7 @@ func TestAFullDiskIsSaid(t *testing.T) {
 	t.Parallel()
 	w := withoutRegistry(t)
 	w.env = append(w.env, "NO_SPACE=yes")
-	code, _, stderr := execute(t, w.command("base-images.sh"))
+	code, _, stderr := w.run(t, "base-images.sh")
 	if code != 1 || !strings.Contains(stderr, "error: making imagelab-base/prometheus:v3.16.0: the disk is full") || !strings.Contains(stderr, ".tools/log/base-prometheus.log") {
 		t.Errorf("base-images.sh = %d and says\n%s\nwant 1, that the disk is full, and where the rest stands", code, stderr)
 	}
@@ -216,7 +225,7 @@ esac`)
 		t.Fatal(err)
 	}
 	terminal.Close()
-	overdue := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	overdue := time.AfterFunc(scriptPatience, func() { _ = cmd.Process.Kill() })
 	defer overdue.Stop()
 	shown := ""
 	for buf := make([]byte, 4096); !strings.Contains(shown, "pulling slow … 0:0"); {
@@ -258,7 +267,7 @@ history*) printf '%s\t%s\n' \
 	7800000 '' \
 	0 "LABEL a=$(printf %0200d 1)" ;;
 esac`)
-	code, stdout, stderr := execute(t, w.command("history.sh"))
+	code, stdout, stderr := w.run(t, "history.sh")
 	lines := strings.Split(stdout, "\n")
 	if want := "imagelab:scratch is the smaller one: 10.41 MB, 7.58 MB (42 %) below imagelab:alpine."; code != 0 || stderr != "" || lines[0] != want {
 		t.Fatalf("history.sh = %d, %q, %q, want 0 and %q first", code, stderr, stdout, want)
@@ -313,7 +322,7 @@ esac`
 			t.Parallel()
 			w := newWorkshop(t)
 			w.program(t, "docker", tc.docker)
-			code, stdout, stderr := execute(t, w.command("look.sh", tc.args...))
+			code, stdout, stderr := w.run(t, "look.sh", tc.args...)
 			if code != tc.code || stdout != tc.stdout || !strings.HasPrefix(stderr, tc.stderr) || (stderr == "") != (tc.stderr == "") {
 				t.Errorf("look.sh %q = %d, %q, %q, want %d, %q, %q", tc.args, code, stdout, stderr, tc.code, tc.stdout, tc.stderr)
 			}
@@ -335,7 +344,7 @@ func TestRunPrintsWhereThePageIs(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(w.root, "imagelab"), []byte("#!/bin/sh\nexit 7\n"), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			code, _, stderr := execute(t, w.command("run.sh"))
+			code, _, stderr := w.run(t, "run.sh")
 			if code != 7 || !strings.HasPrefix(stderr, tc.want) {
 				t.Errorf("run.sh = %d, %q, want the program's 7 and %q", code, stderr, tc.want)
 			}
