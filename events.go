@@ -283,6 +283,10 @@ func collect(families []*dto.MetricFamily, live *compare.Live) {
 		Blobs:         sum(metricStoreBlobs, nil),
 		Rejected:      sum(metricStoreRejected, nil),
 	}
+	if len(byName[metricStoreFree]) > 0 {
+		free := sum(metricStoreFree, nil)
+		live.Store.FreeBytes = &free
+	}
 	if len(byName[metricDrainDuration]) > 0 {
 		seconds := sum(metricDrainDuration, app)
 		live.Drain.Seconds = &seconds

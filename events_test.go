@@ -119,7 +119,7 @@ func TestSnapshotCountsTheApp(t *testing.T) {
 			if live.Requests.Total != 5 || live.Requests.Failed != 1 {
 				t.Errorf("requests = %+v, want 5 of which 1 failed, and none of the ops paths", live.Requests)
 			}
-			if live.Store.Bytes != 5 || live.Store.Blobs != 1 || live.Store.CapacityBytes != 8<<20 || live.Probes.Total != 1 {
+			if live.Store.Bytes != 4096 || live.Store.Blobs != 1 || live.Store.CapacityBytes != 8<<20 || live.Store.FreeBytes == nil || live.Probes.Total != 1 {
 				t.Errorf("store = %+v, probes = %+v", live.Store, live.Probes)
 			}
 			n := uint64(0)

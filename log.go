@@ -99,3 +99,31 @@ func (q *logQueue) Close() {
 	case <-time.After(logPatience):
 	}
 }
+
+// seldom logs a kind of trouble that clients may cause as often as they like: a line for each pause at most, with the
+// number of those between.
+type seldom struct {
+	log   *slog.Logger
+	pause time.Duration
+
+	mu     sync.Mutex
+	last   time.Time
+	passed int
+}
+
+func (s *seldom) error(msg string, err error, more ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.last.IsZero() && time.Since(s.last) < s.pause {
+		s.passed++
+		return
+	}
+	if err != nil {
+		more = append(more, "err", err)
+	}
+	if s.passed > 0 {
+		more = append(more, "not_logged", s.passed)
+	}
+	s.log.Error(msg, more...)
+	s.last, s.passed = time.Now(), 0
+}
