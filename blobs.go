@@ -134,6 +134,16 @@ func (st *store) gone(d *folder) {
 	st.log.Warn("the store's directory was deleted, and all blobs with it; it is made anew", "dir", st.path)
 }
 
+// close gives up the directory, and with it the lock.
+func (st *store) close() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.folder != nil {
+		st.folder.root.Close()
+		st.folder.dir.Close()
+	}
+}
+
 // scan makes the index follow the whole directory. The caller holds mu.
 func (st *store) scan() {
 	st.scanned = time.Now()

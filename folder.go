@@ -119,10 +119,13 @@ func isDigest(name string) bool {
 	return len(name) == 2*sha256.Size && strings.Trim(name, "0123456789abcdef") == ""
 }
 
+// tempName is a name for a file that is not a blob yet. An earlier process may have used it.
+func (st *store) tempName() string { return fmt.Sprint(tempPrefix, st.nextTemp.Add(1)) }
+
 // createTemp makes a file for an upload, under a name that nothing has.
 func (st *store) createTemp(d *folder) (*os.File, string, error) {
 	for {
-		name := fmt.Sprint(tempPrefix, st.nextTemp.Add(1))
+		name := st.tempName()
 		f, err := d.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		if !errors.Is(err, fs.ErrExist) {
 			return f, name, err

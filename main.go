@@ -84,6 +84,7 @@ func serve(stop *stopper, cfg Config, vars []variable, environ []string, log *sl
 		return exitFailed
 	}
 	blobs := openStore(cfg, lim.uploads, reg, m, log)
+	defer blobs.close()
 	system := newSystem(environ, cfg.Variant, cfg.ImageBudget)
 	auditor := newAuditor(system, h.app, reg, log)
 	peers := cfg.Peers.all

@@ -74,8 +74,9 @@ func (st *store) reason(err error) (code string, status int, want string) {
 	switch {
 	case err == errBlobTooLarge:
 		return err.Error(), http.StatusRequestEntityTooLarge, fmt.Sprintf("at most %d bytes", st.maxBlob)
-	case err == errStoreFull:
-		return err.Error(), http.StatusInsufficientStorage, st.fitting("")
+	case errors.Is(err, errStoreFull):
+		code := errStoreFull.Error()
+		return code, http.StatusInsufficientStorage, st.fitting("") + strings.TrimPrefix(err.Error(), code)
 	case err == errTooSlow:
 		return err.Error(), http.StatusRequestTimeout, fmt.Sprintf("%d bytes a second, as others wait", uploadPace)
 	case code == "store-unavailable":
@@ -142,6 +143,13 @@ func (st *store) serveGet(w http.ResponseWriter, r *http.Request) {
 	// They are met, and http.ServeContent would read the first line of each alone.
 	r.Header.Del("If-Match")
 	r.Header.Del("If-None-Match")
+	// Another unit must be ignored, and this one's case does not matter (RFC 9110, 14.1 and 14.2), which
+	// http.ServeContent does not know.
+	if unit, ranges, _ := strings.Cut(r.Header.Get("Range"), "="); strings.EqualFold(unit, "bytes") {
+		r.Header.Set("Range", "bytes="+ranges)
+	} else {
+		r.Header.Del("Range")
+	}
 	h.Set("Cache-Control", blobCaching)
 	// The content is a stranger's: it must not run in this origin.
 	h.Set("Content-Type", "application/octet-stream")
@@ -244,7 +252,11 @@ func (e *jsonRangeError) WriteHeader(code int) {
 	}
 	e.replaced = true
 	e.Header().Del("Content-Length")
-	writeError(e.ResponseWriter, code, "range-not-satisfiable", "a range within "+strings.TrimPrefix(e.Header().Get("Content-Range"), "bytes */")+" bytes")
+	want := "bytes=first-last"
+	if size, known := strings.CutPrefix(e.Header().Get("Content-Range"), "bytes */"); known {
+		want = "a range within " + size + " bytes"
+	}
+	writeError(e.ResponseWriter, code, "range-not-satisfiable", want)
 }
 
 func (e *jsonRangeError) Write(p []byte) (int, error) {

@@ -275,8 +275,11 @@ func (st *store) keep(u *upload, digest string) (created bool, err error) {
 			return false, nil // another upload of the same content was faster
 		}
 	}
-	if room, _ := st.room(false); costOf(info)-u.reserved > room || len(st.blobs) >= maxBlobs {
+	if len(st.blobs) >= maxBlobs {
 		return false, errStoreFull
+	}
+	if room, _ := st.room(false); costOf(info)-u.reserved > room { // such as on a tmpfs with huge pages
+		return false, fmt.Errorf("%w; this one takes %d on the disk", errStoreFull, costOf(info))
 	}
 	err = st.place(u, digest, info)
 	return err == nil, err
@@ -288,7 +291,10 @@ func (st *store) place(u *upload, digest string, written fs.FileInfo) error {
 	err := root.Rename(u.name, digest)
 	if errors.Is(err, syscall.EISDIR) || errors.Is(err, fs.ErrExist) {
 		// A directory has the name. It is not ours to delete.
-		aside := fmt.Sprint(tempPrefix, st.nextTemp.Add(1))
+		aside := st.tempName()
+		for _, taken := root.Lstat(aside); taken == nil; _, taken = root.Lstat(aside) {
+			aside = st.tempName()
+		}
 		if err = root.Rename(digest, aside); err == nil {
 			st.trouble.error("a directory had the name of a blob and was renamed", nil, "sha256", digest, "name", aside)
 			err = root.Rename(u.name, digest)
