@@ -82,7 +82,7 @@ func openStore(cfg Config, maxUploads int64, reg prometheus.Registerer, m *metri
 		capacity: int64(cfg.StoreCapacity),
 		metrics:  m,
 		log:      log,
-		trouble:  seldom{log: log, pause: 10 * time.Second},
+		trouble:  seldom{log: log, pause: 10 * time.Second, kinds: map[string]*repeated{}},
 		blobs:    map[string]*blob{},
 		uploads:  map[*upload]struct{}{},
 
@@ -107,7 +107,8 @@ func (st *store) current() (*folder, error) {
 	if err != nil {
 		st.err = fmt.Errorf("%w: %w", errNoStore, err)
 		if before == nil || before.Error() != st.err.Error() {
-			st.log.Warn("no store, POST /store answers 507: mount a tmpfs there, such as --tmpfs /tmp:size=16m,mode=1777,noexec,nosuid,nodev, or set IMAGELAB_DATA_DIR",
+			st.log.Warn("no store, POST /store answers 507: mount a tmpfs there, such as "+
+				"--tmpfs /tmp:size=16m,mode=1777,noexec,nosuid,nodev, or set IMAGELAB_DATA_DIR",
 				"dir", filepath.Dir(st.path), "uid", os.Geteuid(), "err", err)
 		}
 		return nil, st.err
@@ -292,11 +293,13 @@ func (st *store) discard(d *folder, digest string, f *os.File) {
 		return
 	}
 	if err := d.root.Remove(digest); err != nil {
-		st.trouble.error("a blob's file was changed by another process, is not served, and cannot be deleted", err, "sha256", digest)
+		st.trouble.error("a blob's file was changed by another process, is not served, and cannot be deleted", err,
+			"sha256", digest)
 		return
 	}
 	st.drop(digest)
-	st.trouble.error("a blob's file was changed by another process and is deleted, as it is not what its name says", nil, "sha256", digest)
+	st.trouble.error("a blob's file was changed by another process and is deleted, as it is not what its name says", nil,
+		"sha256", digest)
 }
 
 // remove deletes a blob; fs.ErrNotExist says that there is none. Readers that have it open read on.
@@ -347,7 +350,8 @@ func (st *store) fitting(proviso string) string {
 
 // The gauges of the store.
 var (
-	storeBytesDesc    = prometheus.NewDesc(metricStoreBytes, "Bytes on the disk of blobs kept, and reserved by uploads under way.", nil, nil)
+	storeBytesDesc = prometheus.NewDesc(metricStoreBytes,
+		"Bytes on the disk of blobs kept, and reserved by uploads under way.", nil, nil)
 	storeBlobsDesc    = prometheus.NewDesc(metricStoreBlobs, "Blobs kept.", nil, nil)
 	storeCapacityDesc = prometheus.NewDesc(metricStoreCapacity, "Bytes on the disk that the store may take.", nil, nil)
 	storeFreeDesc     = prometheus.NewDesc(metricStoreFree,

@@ -29,8 +29,10 @@ func onTmpfsOf(t *testing.T, options, prepare string, environ ...string) *instan
 		t.Skipf("no mount namespace: %v, %s", err, out)
 	}
 	dir := t.TempDir()
-	script := fmt.Sprintf(`mount -t tmpfs -o %s none %s && mkdir -m 700 %[2]s/%s && (cd %[2]s/%[3]s && %s) && exec "$0"`, options, dir, storeDir, prepare)
-	return startProcess(t, append(unshare, "sh", "-c", script), append(environ, "IMAGELAB_DATA_DIR="+dir, "TEST_DATA_DIR="+dir)...)
+	script := fmt.Sprintf(`mount -t tmpfs -o %s none %s && mkdir -m 700 %[2]s/%s && (cd %[2]s/%[3]s && %s) && exec "$0"`,
+		options, dir, storeDir, prepare)
+	environ = append(environ, "IMAGELAB_DATA_DIR="+dir, "TEST_DATA_DIR="+dir)
+	return startProcess(t, append(unshare, "sh", "-c", script), environ...)
 }
 
 // inside runs a shell command in the mount namespace of the instance, in its data directory.
@@ -50,25 +52,29 @@ func (in *instance) inside(t *testing.T, command string) {
 	if os.Geteuid() != 0 {
 		args = append(args, "-U", "--preserve-credentials")
 	}
-	if out, err := exec.Command("nsenter", append(args, "sh", "-c", "cd "+dir+" && "+command)...).CombinedOutput(); err != nil {
+	args = append(args, "sh", "-c", "cd "+dir+" && "+command)
+	if out, err := exec.Command("nsenter", args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v, %s", command, err, out)
 	}
 }
 
 func TestStoreCountsWhatTheDiskCounts(t *testing.T) {
 	t.Parallel()
+	const none = "at most 0 bytes now"
+	const diskFull = none + ", as the file system has no room for more"
 	for name, tc := range map[string]struct {
 		options, capacity string
 		fit               int    // blobs of 6 bytes
 		want              string // what the refusal of one more says
 		bytes, free       string
 	}{
-		"pages of the capacity":       {"size=4m", "1MiB", 256, "at most 0 bytes now", "1.048576e+06", "3.145728e+06"},
-		"pages of the disk":           {"size=1m", "64MiB", 256, "at most 0 bytes now, as the file system has no room for more", "1.048576e+06", "0"},
-		"inodes":                      {"size=1m,nr_inodes=100", "64MiB", 98, "at most 0 bytes now, as the file system has no room for another file", "401408", "647168"},
-		"a tmpfs that has no size":    {"size=0", "1MiB", 256, "at most 0 bytes now", "1.048576e+06", ""},
-		"what was there at the start": {"size=1m", "64MiB", 206, "at most 0 bytes now, as the file system has no room for more", "843776", "0"},
-		"what others put on the disk": {"size=1m", "64MiB", 206, "at most 0 bytes now, as the file system has no room for more", "843776", "0"},
+		"pages of the capacity": {"size=4m", "1MiB", 256, none, "1.048576e+06", "3.145728e+06"},
+		"pages of the disk":     {"size=1m", "64MiB", 256, diskFull, "1.048576e+06", "0"},
+		"inodes": {"size=1m,nr_inodes=100", "64MiB", 98, none + ", as the file system has no room for another file",
+			"401408", "647168"},
+		"a tmpfs that has no size":    {"size=0", "1MiB", 256, none, "1.048576e+06", ""},
+		"what was there at the start": {"size=1m", "64MiB", 206, diskFull, "843776", "0"},
+		"what others put on the disk": {"size=1m", "64MiB", 206, diskFull, "843776", "0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -82,7 +88,8 @@ func TestStoreCountsWhatTheDiskCounts(t *testing.T) {
 			}
 			conn, answers := dial(t, host(in.app))
 			post := func(content string) (int, string) {
-				if _, err := fmt.Fprintf(conn, "POST /store HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(content), content); err != nil {
+				const request = "POST /store HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
+				if _, err := fmt.Fprintf(conn, request, len(content), content); err != nil {
 					t.Fatal(err)
 				}
 				resp, err := http.ReadResponse(answers, nil)
@@ -108,7 +115,9 @@ func TestStoreCountsWhatTheDiskCounts(t *testing.T) {
 				t.Errorf("%d blobs were kept, want %d", stored, tc.fit)
 			}
 			for series, want := range map[string]string{
-				"imagelab_store_bytes": tc.bytes, "imagelab_store_blobs": fmt.Sprint(tc.fit), "imagelab_store_filesystem_free_bytes": tc.free,
+				"imagelab_store_bytes":                 tc.bytes,
+				"imagelab_store_blobs":                 fmt.Sprint(tc.fit),
+				"imagelab_store_filesystem_free_bytes": tc.free,
 			} {
 				if got := in.metric(t, series); got != want {
 					t.Errorf("%s = %q, want %q", series, got, want)
@@ -136,7 +145,8 @@ func TestDiskThatFillsUpInTheMiddle(t *testing.T) {
 		"length not declared": chunked{bytes.NewReader(make([]byte, 600<<10))},
 	} {
 		code, answer := in.post(t, body)
-		if want := fmt.Sprintf("at most %d bytes now, as the file system has no room for more", (1024-600)<<10); code != 507 || answer.Want != want {
+		want := fmt.Sprintf("at most %d bytes now, as the file system has no room for more", (1024-600)<<10)
+		if code != 507 || answer.Want != want {
 			t.Errorf("%s: POST = %d %+v, want %q", name, code, answer, want)
 		}
 	}
@@ -151,14 +161,16 @@ func TestDiskThatFillsUpInTheMiddle(t *testing.T) {
 
 func TestStoreOnADiskThatCannotBeWrittenTo(t *testing.T) {
 	t.Parallel()
-	blob := fmt.Sprintf("printf hello >%s", digestOf([]byte("hello")))
+	blob := "printf hello >" + digestOf([]byte("hello"))
+	const empty = "rm imagelab-store/ballast"
+	const fill = "cat /dev/zero >ballast 2>/dev/null || true"
 	for name, tc := range map[string]struct{ options, prepare, obstruct, free string }{
 		"read-only while it runs":        {"size=1m", blob, "mount -o remount,ro .", "mount -o remount,rw ."},
-		"read-only at the start":         {"size=1m", blob + " && cd / && mount -o remount,ro $OLDPWD/..", "true", "mount -o remount,rw ."},
-		"full at the start":              {"size=1m", blob + " && cat /dev/zero >ballast 2>/dev/null || true", "true", "rm imagelab-store/ballast"},
-		"without inodes at the start":    {"size=1m,nr_inodes=4", blob + " && : >ballast", "true", "rm imagelab-store/ballast"},
+		"read-only at the start":         {"size=1m", blob + " && mount -o remount,ro ..", "true", "mount -o remount,rw ."},
+		"full at the start":              {"size=1m", blob + " && " + fill, "true", empty},
+		"without inodes at the start":    {"size=1m,nr_inodes=4", blob + " && : >ballast", "true", empty},
 		"without inodes while it runs":   {"size=1m,nr_inodes=4", blob, ": >ballast", "rm ballast"},
-		"full, all of it, while it runs": {"size=1m", blob, "cat /dev/zero >ballast 2>/dev/null || true", "rm ballast"},
+		"full, all of it, while it runs": {"size=1m", blob, fill, "rm ballast"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -53,7 +53,8 @@ func (st *store) open() (*folder, error) {
 		err = root.Remove(name)
 	}
 	if err != nil {
-		st.log.Warn("the store cannot be written to, POST /store answers 507 until that ends", "dir", st.path, "uid", os.Geteuid(), "err", ownedBy(info, err))
+		st.log.Warn("the store cannot be written to, POST /store answers 507 until that ends",
+			"dir", st.path, "uid", os.Geteuid(), "err", ownedBy(info, err))
 	}
 	return d, nil
 }
@@ -102,7 +103,8 @@ func (st *store) sweep(d *folder) {
 		st.log.Info("swept uploads that an earlier process did not finish", "files", swept)
 	}
 	if err != nil {
-		st.log.Warn("leftovers in the store's directory cannot be deleted, and take room there", "dir", st.path, "files", stay, "err", err)
+		st.log.Warn("leftovers in the store's directory cannot be deleted, and take room there",
+			"dir", st.path, "files", stay, "err", err)
 	}
 }
 

@@ -100,30 +100,40 @@ func (q *logQueue) Close() {
 	}
 }
 
-// seldom logs a kind of trouble that clients may cause as often as they like: a line for each pause at most, with the
-// number of those between.
+// seldom logs trouble that clients may cause as often as they like: of each message a line for each pause at most, with
+// the number of those between.
 type seldom struct {
 	log   *slog.Logger
 	pause time.Duration
 
-	mu     sync.Mutex
+	mu    sync.Mutex
+	kinds map[string]*repeated // by message, which are constants
+}
+
+type repeated struct {
 	last   time.Time
 	passed int
 }
 
+// error logs msg, with err unless that is nil.
 func (s *seldom) error(msg string, err error, more ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.last.IsZero() && time.Since(s.last) < s.pause {
-		s.passed++
+	kind := s.kinds[msg]
+	if kind == nil {
+		kind = &repeated{}
+		s.kinds[msg] = kind
+	}
+	if time.Since(kind.last) < s.pause {
+		kind.passed++
 		return
 	}
 	if err != nil {
 		more = append(more, "err", err)
 	}
-	if s.passed > 0 {
-		more = append(more, "not_logged", s.passed)
+	if kind.passed > 0 {
+		more = append(more, "not_logged", kind.passed)
 	}
 	s.log.Error(msg, more...)
-	s.last, s.passed = time.Now(), 0
+	*kind = repeated{last: time.Now()}
 }

@@ -82,9 +82,11 @@ func (st *store) reason(err error) (code string, status int, want string) {
 	case code == "store-unavailable":
 		status = http.StatusInsufficientStorage
 	case errors.Is(err, fs.ErrNotExist):
-		code, status, want = "store-unavailable", http.StatusServiceUnavailable, "a new try: others have deleted the upload's file meanwhile"
+		code, status = "store-unavailable", http.StatusServiceUnavailable
+		want = "a new try: others have deleted the upload's file meanwhile"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return errStoreFull.Error(), http.StatusInsufficientStorage, st.fitting(", though the file system has just refused as much")
+		want = st.fitting(", though the file system has just refused as much")
+		return errStoreFull.Error(), http.StatusInsufficientStorage, want
 	case errors.Is(err, syscall.EFBIG):
 		return errBlobTooLarge.Error(), http.StatusRequestEntityTooLarge, "less: this system allows no file of that size"
 	}

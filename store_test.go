@@ -181,6 +181,13 @@ func TestStoreIsOneProcessesAtATime(t *testing.T) {
 	if resp, _ := fetch(t, "POST", second.app+"/store", "x"); resp.StatusCode != 507 {
 		t.Errorf("POST to the second = %d, want 507", resp.StatusCode)
 	}
+	url := second.app + "/store/" + digestOf([]byte("x"))
+	if got := status(t, "GET", url); got != 503 {
+		t.Errorf("GET from the second = %d, want 503: it may be there", got)
+	}
+	first.cancel()
+	first.wait(t)
+	eventually(t, "store for the second, once the first has ended", func() bool { return status(t, "GET", url) == 200 })
 }
 
 func TestStoreMakesOneBlobOfConcurrentUploadsOfOneContent(t *testing.T) {

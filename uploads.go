@@ -53,7 +53,9 @@ var (
 
 // put streams body into the store. declared is its length, -1 when unknown; hurry ends a Read of it that is waiting,
 // with an error, and may be called by any goroutine. created is false when the content was there already.
-func (st *store) put(body io.Reader, declared int64, hurry func()) (digest string, size int64, created bool, err error) {
+func (st *store) put(
+	body io.Reader, declared int64, hurry func(),
+) (digest string, size int64, created bool, err error) {
 	u := &upload{st: st, hurry: hurry, hash: sha256.New(), paid: time.Now().Add(uploadCredit)}
 	if err := st.enter(u); err != nil {
 		return "", 0, false, err
@@ -111,7 +113,8 @@ func (st *store) leave(u *upload) {
 	u.reserved = 0
 }
 
-// evict ends the upload that is most behind, of those that qualify, and says whether there was one. The caller holds mu.
+// evict ends the upload that is most behind, of those that qualify, and says whether there was one. The caller holds
+// mu.
 func (st *store) evict(qualifies func(*upload) bool) bool {
 	var slowest *upload
 	for u := range st.uploads {
