@@ -30,7 +30,8 @@ type store struct {
 	capacity int64 // bytes on the disk
 	metrics  *metrics
 	log      *slog.Logger
-	trouble  seldom
+	lines    lineBudget // of trouble
+	epoch    time.Time
 	nextTemp atomic.Uint64
 
 	maxUploads int64
@@ -82,7 +83,7 @@ func openStore(cfg Config, maxUploads int64, reg prometheus.Registerer, m *metri
 		capacity: int64(cfg.StoreCapacity),
 		metrics:  m,
 		log:      log,
-		trouble:  seldom{log: log, pause: 10 * time.Second, kinds: map[string]*repeated{}},
+		epoch:    time.Now(),
 		blobs:    map[string]*blob{},
 		uploads:  map[*upload]struct{}{},
 
@@ -135,6 +136,18 @@ func (st *store) gone(d *folder) {
 	st.log.Warn("the store's directory was deleted, and all blobs with it; it is made anew", "dir", st.path)
 }
 
+// complain logs trouble that clients may cause as often as they like. err may be nil.
+func (st *store) complain(msg string, err error, more ...any) {
+	held, ok := st.lines.take(time.Since(st.epoch))
+	if !ok {
+		return
+	}
+	if err != nil {
+		more = append(more, "err", err)
+	}
+	st.log.Error(msg, append(more, "held_back", held)...)
+}
+
 // close gives up the directory, and with it the lock.
 func (st *store) close() {
 	st.mu.Lock()
@@ -153,7 +166,7 @@ func (st *store) scan() {
 	}
 	names, err := st.folder.names()
 	if err != nil {
-		st.trouble.error("the store's directory cannot be read, its figures may be old", err)
+		st.complain("the store's directory cannot be read, its figures may be old", err)
 		return
 	}
 	there := make(map[string]bool, len(names))
@@ -293,12 +306,12 @@ func (st *store) discard(d *folder, digest string, f *os.File) {
 		return
 	}
 	if err := d.root.Remove(digest); err != nil {
-		st.trouble.error("a blob's file was changed by another process, is not served, and cannot be deleted", err,
+		st.complain("a blob's file was changed by another process, is not served, and cannot be deleted", err,
 			"sha256", digest)
 		return
 	}
 	st.drop(digest)
-	st.trouble.error("a blob's file was changed by another process and is deleted, as it is not what its name says", nil,
+	st.complain("a blob's file was changed by another process and is deleted, as it is not what its name says", nil,
 		"sha256", digest)
 }
 

@@ -100,40 +100,24 @@ func (q *logQueue) Close() {
 	}
 }
 
-// seldom logs trouble that clients may cause as often as they like: of each message a line for each pause at most, with
-// the number of those between.
-type seldom struct {
-	log   *slog.Logger
-	pause time.Duration
-
-	mu    sync.Mutex
-	kinds map[string]*repeated // by message, which are constants
+// A lineBudget bounds the lines that clients can cause. The zero value is full.
+type lineBudget struct {
+	second atomic.Int64 // that lines counts for
+	lines  atomic.Int64
+	held   atomic.Int64 // lines that were not written since the last one that was
 }
 
-type repeated struct {
-	last   time.Time
-	passed int
-}
+// maxLines is how many such lines are written in a second.
+const maxLines = 20
 
-// error logs msg, with err unless that is nil.
-func (s *seldom) error(msg string, err error, more ...any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	kind := s.kinds[msg]
-	if kind == nil {
-		kind = &repeated{}
-		s.kinds[msg] = kind
+// take says whether a line may be written at that time, and how many before it were not.
+func (b *lineBudget) take(now time.Duration) (held int64, ok bool) {
+	if second := int64(now / time.Second); b.second.Swap(second) != second {
+		b.lines.Store(0)
 	}
-	if time.Since(kind.last) < s.pause {
-		kind.passed++
-		return
+	if b.lines.Add(1) > maxLines {
+		b.held.Add(1)
+		return 0, false
 	}
-	if err != nil {
-		more = append(more, "err", err)
-	}
-	if kind.passed > 0 {
-		more = append(more, "not_logged", kind.passed)
-	}
-	s.log.Error(msg, more...)
-	*kind = repeated{last: time.Now()}
+	return b.held.Swap(0), true
 }

@@ -91,7 +91,7 @@ func (st *store) reason(err error) (code string, status int, want string) {
 		return errBlobTooLarge.Error(), http.StatusRequestEntityTooLarge, "less: this system allows no file of that size"
 	}
 	if !errors.Is(err, errNoStore) { // that is in the log
-		st.trouble.error("upload not kept", err)
+		st.complain("upload not kept", err)
 	}
 	return code, status, want
 }
@@ -190,7 +190,7 @@ func (st *store) serveTrouble(w http.ResponseWriter, r *http.Request, err error)
 	}
 	code, status, want := reasonOfDisk(err)
 	if !errors.Is(err, errNoStore) { // that is in the log
-		st.trouble.error("a blob could not be had", err)
+		st.complain("a blob could not be had", err)
 	}
 	if status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")

@@ -299,7 +299,7 @@ func (st *store) place(u *upload, digest string, written fs.FileInfo) error {
 			aside = st.tempName()
 		}
 		if err = root.Rename(digest, aside); err == nil {
-			st.trouble.error("a directory had the name of a blob and was renamed", nil, "sha256", digest, "name", aside)
+			st.complain("a directory had the name of a blob and was renamed", nil, "sha256", digest, "name", aside)
 			err = root.Rename(u.name, digest)
 		}
 	}
