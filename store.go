@@ -16,7 +16,6 @@ import (
 func (st *store) servePut(w http.ResponseWriter, r *http.Request) {
 	// What is asked for is not there before it is stored, so no version of it can match (RFC 9110, 13.1.1).
 	if precondition(r, "") != 0 {
-		passOver(w, r)
 		refusePrecondition(w)
 		return
 	}
@@ -24,9 +23,6 @@ func (st *store) servePut(w http.ResponseWriter, r *http.Request) {
 	hurry := func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now()) }
 	digest, size, created, err := st.put(body, r.ContentLength, hurry)
 	if err != nil {
-		if !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, errTooSlow) {
-			passOver(w, r)
-		}
 		st.refuse(w, err)
 		return
 	}
@@ -36,17 +32,6 @@ func (st *store) servePut(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Location", "/store/"+digest)
 	writeJSON(w, code, fmt.Appendf(nil, `{"sha256":%q,"bytes":%d}`+"\n", digest, size))
-}
-
-// passOver reads on for a while in a body that is not wanted: a client that is
-// still sending when the connection closes sees a reset in place of the answer.
-// One that asks first (Expect: 100-continue) gets the answer at once.
-func passOver(w http.ResponseWriter, r *http.Request) {
-	if r.Header.Get("Expect") != "" {
-		return
-	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
-	_, _ = io.CopyN(io.Discard, r.Body, 2<<20)
 }
 
 // refuse answers an upload that was not kept, with what would be.
