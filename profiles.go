@@ -43,12 +43,16 @@ func serveProfile(w http.ResponseWriter, r *http.Request) {
 	if debug > 0 {
 		contentType = "text/plain; charset=utf-8"
 	}
+	if headerOnly(w, r, []string{contentType}) {
+		return
+	}
 	w.Header().Set("Content-Type", contentType)
 	_ = p.WriteTo(w, debug) // fails when the client goes
 }
 
 // serveTimed answers with what start writes in ?seconds=, normally so many, until
-// stop; a drain shortens it. There is one such recording in a process at a time.
+// stop; a drain shortens it. There is one such recording in a process at a time. HEAD
+// records nothing.
 func serveTimed(normal string, start func(io.Writer) error, stop func()) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		seconds, err := strconv.Atoi(cmp.Or(r.URL.Query().Get("seconds"), normal))
@@ -56,7 +60,9 @@ func serveTimed(normal string, start func(io.Writer) error, stop func()) http.Ha
 			writeError(w, http.StatusBadRequest, "bad-seconds", "a number from 1 to 600")
 			return
 		}
-		w.Header().Set("Content-Type", "application/octet-stream")
+		if !startStream(w, r, "application/octet-stream") {
+			return
+		}
 		if err := start(w); err != nil {
 			writeError(w, http.StatusConflict, "busy", "the end of the recording that runs")
 			return
@@ -65,7 +71,6 @@ func serveTimed(normal string, start func(io.Writer) error, stop func()) http.Ha
 		select {
 		case <-time.After(time.Duration(seconds) * time.Second):
 		case <-drain.Ending(r.Context()):
-		case <-r.Context().Done():
 		}
 	}
 }

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
+
+	"imagelab/drain"
 )
 
 // The header values that nearly every response has; shared, so never changed.
@@ -34,9 +37,46 @@ func serveNotFound(w http.ResponseWriter, _ *http.Request) {
 	writeError(w, http.StatusNotFound, "not-found", "")
 }
 
+// startStream writes the header of an answer that comes bit by bit. Proxies pass each bit
+// on at once: nginx and what is made of it by X-Accel-Buffering, those that compress by
+// no-transform (RFC 9111, 5.2.2.6). It says whether there is more to write: HEAD has the
+// header at once, and no stream.
+func startStream(w http.ResponseWriter, r *http.Request, contentType string) bool {
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Cache-Control", "no-store, no-transform")
+	h.Set("X-Accel-Buffering", "no")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if r.Method == http.MethodHead {
+		w.WriteHeader(http.StatusOK)
+		return false
+	}
+	return true
+}
+
+// headerOnly answers HEAD where a body costs something, and says whether it did. The
+// length of the body is left out, as it is not known (RFC 9110, 9.3.2).
+func headerOnly(w http.ResponseWriter, r *http.Request, contentType []string) bool {
+	if r.Method != http.MethodHead {
+		return false
+	}
+	w.Header()["Content-Type"] = contentType
+	w.WriteHeader(http.StatusOK)
+	return true
+}
+
+// untilEnding is a context for an answer that asks others or takes time: it ends when the
+// server waits for its streams to end. The request's own is no such thing, as it ends
+// when the client says that it will send no more, and such a client waits for its answer
+// (RFC 9112, 9.6).
+func untilEnding(r *http.Request) (context.Context, context.CancelFunc) {
+	return drain.UntilEnding(context.WithoutCancel(r.Context()))
+}
+
 // methods makes a handler of one path, by method. As in Flask, HEAD is GET without the
 // body, OPTIONS lists what there is unless it has a handler of its own, and everything
-// else is 405.
+// else is 405. A GET that does something, takes time or costs much does not do so for
+// HEAD.
 func methods(byName map[string]http.HandlerFunc) http.Handler {
 	names := slices.Collect(maps.Keys(byName))
 	if get := byName[http.MethodGet]; get != nil {
@@ -46,7 +86,10 @@ func methods(byName map[string]http.HandlerFunc) http.Handler {
 	options := byName[http.MethodOptions]
 	if options == nil {
 		names = append(names, http.MethodOptions)
-		options = func(w http.ResponseWriter, _ *http.Request) { w.Header()["Content-Type"] = htmlType }
+		options = func(w http.ResponseWriter, _ *http.Request) {
+			w.Header()["Content-Type"] = htmlType
+			w.WriteHeader(http.StatusOK)
+		}
 	}
 	slices.Sort(names)
 	allow := strings.Join(names, ", ")
