@@ -22,8 +22,8 @@ func serveDelay(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if r.Method != http.MethodHead {
-		time.Sleep(d)
+	if r.Method != http.MethodHead && !stay(r, d, nil, func() {}) {
+		panic(http.ErrAbortHandler)
 	}
 	writeJSON(w, http.StatusOK, fmt.Appendf(nil, `{"delayed":%q}`+"\n", d))
 }

@@ -8,6 +8,7 @@ import (
 	"runtime/pprof"
 	"runtime/trace"
 	"strconv"
+	"sync"
 	"time"
 
 	"imagelab/drain"
@@ -63,14 +64,33 @@ func serveTimed(normal string, start func(io.Writer) error, stop func()) http.Ha
 		if !startStream(w, r, "application/octet-stream") {
 			return
 		}
-		if err := start(w); err != nil {
+		out := &sharedWriter{w: w}
+		if err := start(out); err != nil {
 			writeError(w, http.StatusConflict, "busy", "the end of the recording that runs")
 			return
 		}
 		defer stop()
-		select {
-		case <-time.After(time.Duration(seconds) * time.Second):
-		case <-drain.Ending(r.Context()):
+		if !stay(r, time.Duration(seconds)*time.Second, drain.Ending(r.Context()), out.flush) {
+			panic(http.ErrAbortHandler)
 		}
 	}
+}
+
+// sharedWriter is a response that is written by a recording in the background, and
+// flushed meanwhile.
+type sharedWriter struct {
+	mu sync.Mutex
+	w  http.ResponseWriter
+}
+
+func (s *sharedWriter) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.w.Write(p)
+}
+
+func (s *sharedWriter) flush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = http.NewResponseController(s.w).Flush()
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"imagelab/drain"
 )
@@ -71,6 +72,32 @@ func headerOnly(w http.ResponseWriter, r *http.Request, contentType []string) bo
 // (RFC 9112, 9.6).
 func untilEnding(r *http.Request) (context.Context, context.CancelFunc) {
 	return drain.UntilEnding(context.WithoutCancel(r.Context()))
+}
+
+// stay waits for d, or until the ending, and says whether the client is still there. Where
+// it has ended its side, hold is called once and may send something, as only that finds
+// out whether the client has gone.
+func stay(r *http.Request, d time.Duration, ending <-chan struct{}, hold func()) bool {
+	end := time.NewTimer(d)
+	defer end.Stop()
+	halfClosed := r.Context().Done()
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	for {
+		select {
+		case <-end.C:
+			return true
+		case <-ending:
+			return true
+		case <-halfClosed:
+			halfClosed = nil
+			hold()
+		case <-look.C:
+			if halfClosed == nil && drain.Gone(r.Context()) {
+				return false
+			}
+		}
+	}
 }
 
 // methods makes a handler of one path, by method. As in Flask, HEAD is GET without the
