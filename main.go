@@ -78,7 +78,7 @@ func serve(stop *stopper, cfg Config, vars []variable, environ []string, log *sl
 	reg := prometheus.NewRegistry()
 	m := newMetrics(reg, h, cfg.Variant, dropped)
 	lim := applyLimits(cfg, log)
-	appLn, opsLn, err := bindAll(stop.outside, cfg, lim.conns, log, m)
+	appLn, opsLn, err := bindAll(stop.outside, cfg, lim, log, m)
 	if err != nil {
 		log.Error("cannot start", "err", err)
 		return exitFailed

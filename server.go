@@ -116,14 +116,27 @@ func (s *server) measure(rm *routeMetrics, kind routeKind, h http.Handler) http.
 		if kind == watching {
 			drain.Expendable(r.Context())
 		}
-		if kind == always && s.maxInFlight > 0 && s.inFlight.Load() > s.maxInFlight {
-			s.metrics.rejected.WithLabelValues("in_flight").Inc()
+		if kind == always && !s.hasRoom(r) {
 			w.Header().Set("Retry-After", "1")
 			writeError(w, http.StatusServiceUnavailable, "overloaded", "a new try in a second")
 			return
 		}
 		h.ServeHTTP(w, r)
 	})
+}
+
+// hasRoom says whether there is room for the request: below the cap of requests, and of
+// connections.
+func (s *server) hasRoom(r *http.Request) bool {
+	if s.maxInFlight > 0 && s.inFlight.Load() > s.maxInFlight {
+		s.metrics.rejected.WithLabelValues("in_flight").Inc()
+		return false
+	}
+	if !drain.Room(r.Context()) {
+		s.metrics.rejected.WithLabelValues("connections").Inc()
+		return false
+	}
+	return true
 }
 
 // ServeHTTP runs one request to its route.
@@ -292,10 +305,10 @@ func stream(w http.ResponseWriter, r *http.Request, interval time.Duration, emit
 
 // bindAll binds the app listener and, unless its paths go to the app's, the ops
 // listener, before anything runs: a busy port is an error with its name.
-func bindAll(ctx context.Context, cfg Config, maxConns int, log *slog.Logger, m *metrics) (app, ops *drain.Listener, err error) {
-	listen := func(name, addr string, maxConns int) (*drain.Listener, error) {
+func bindAll(ctx context.Context, cfg Config, lim limits, log *slog.Logger, m *metrics) (app, ops *drain.Listener, err error) {
+	listen := func(name, addr string, maxConns, spare int) (*drain.Listener, error) {
 		ln, err := drain.Listen(ctx, addr, drain.Options{
-			MaxConns: maxConns, WriteTimeout: cfg.WriteTimeout, Observe: m.connections(name, log),
+			MaxConns: maxConns, Spare: spare, WriteTimeout: cfg.WriteTimeout, Observe: m.connections(name, log),
 		})
 		if err != nil {
 			// "listen tcp :80: bind: permission denied" names what is said better below.
@@ -304,7 +317,7 @@ func bindAll(ctx context.Context, cfg Config, maxConns int, log *slog.Logger, m 
 		log.Info("listening", "server", name, "addr", ln.Addr().String(), "max_conns", maxConns)
 		return ln, nil
 	}
-	app, err = listen("app", net.JoinHostPort(cfg.BindAddress, strconv.Itoa(cfg.Port)), maxConns)
+	app, err = listen("app", net.JoinHostPort(cfg.BindAddress, strconv.Itoa(cfg.Port)), lim.conns, lim.spare)
 	if err != nil {
 		what := fmt.Sprintf("PORT=%d", cfg.Port)
 		if cfg.BindAddress != "" {
@@ -315,13 +328,10 @@ func bindAll(ctx context.Context, cfg Config, maxConns int, log *slog.Logger, m 
 	if cfg.OpsAddr == "" {
 		return app, nil, nil
 	}
-	ops, err = listen("ops", cfg.OpsAddr, opsConns)
+	ops, err = listen("ops", cfg.OpsAddr, lim.opsConns, 0)
 	if err != nil {
 		app.Close()
 		return nil, nil, fmt.Errorf("listen IMAGELAB_OPS_ADDR=%q: %w", cfg.OpsAddr, err)
 	}
 	return app, ops, nil
 }
-
-// opsConns is room for a few scrapers, probes and viewers.
-const opsConns = 128
