@@ -186,7 +186,7 @@ func (a *auditor) serve(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, notInContainer, "a container, or imagelab --audit")
 		return
 	}
-	if headerOnly(w, r, jsonType) {
+	if !wantsBody(w, r, jsonType[0]) {
 		return
 	}
 	ctx, cancel := untilEnding(r)

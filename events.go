@@ -103,7 +103,7 @@ func (e *events) refresh(last bool) (live, frame []byte) {
 // serveSnapshot answers GET /snapshot with the live facts of this process alone.
 func (e *events) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
-	if headerOnly(w, r, jsonType) {
+	if !wantsBody(w, r, jsonType[0]) {
 		return
 	}
 	live, _ := e.refresh(false)
@@ -125,7 +125,7 @@ func (e *events) serveEvents(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusServiceUnavailable, "overloaded", fmt.Sprintf("at most %d viewers", maxViewers))
 		return
 	}
-	if !startStream(w, r, "text/event-stream") {
+	if !wantsStream(w, r, "text/event-stream") {
 		return
 	}
 	_ = drain.SetWriteBuffer(r.Context(), viewerBuffer)
@@ -156,7 +156,7 @@ func (e *events) serveEvents(w http.ResponseWriter, r *http.Request) {
 // there are none.
 func (e *events) servePeers(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
-	if headerOnly(w, r, jsonType) {
+	if !wantsBody(w, r, jsonType[0]) {
 		return
 	}
 	ctx, cancel := untilEnding(r)

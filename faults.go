@@ -52,7 +52,7 @@ func serveStream(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if !startStream(w, r, "text/plain; charset=utf-8") {
+	if !wantsStream(w, r, "text/plain; charset=utf-8") {
 		return
 	}
 	line, end := 0, time.Now().Add(d)

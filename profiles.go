@@ -24,8 +24,10 @@ var (
 )
 
 // serveProfileList answers with the names of what can be asked for.
-func serveProfileList(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+func serveProfileList(w http.ResponseWriter, r *http.Request) {
+	if !wantsBody(w, r, "text/plain; charset=utf-8") {
+		return
+	}
 	fmt.Fprintln(w, "profile?seconds=30\ntrace?seconds=1")
 	for _, p := range pprof.Profiles() {
 		fmt.Fprintf(w, "%s (%d)\n", p.Name(), p.Count())
@@ -44,10 +46,9 @@ func serveProfile(w http.ResponseWriter, r *http.Request) {
 	if debug > 0 {
 		contentType = "text/plain; charset=utf-8"
 	}
-	if headerOnly(w, r, []string{contentType}) {
+	if !wantsBody(w, r, contentType) {
 		return
 	}
-	w.Header().Set("Content-Type", contentType)
 	_ = p.WriteTo(w, debug) // fails when the client goes
 }
 
@@ -61,7 +62,7 @@ func serveTimed(normal string, start func(io.Writer) error, stop func()) http.Ha
 			writeError(w, http.StatusBadRequest, "bad-seconds", "a number from 1 to 600")
 			return
 		}
-		if !startStream(w, r, "application/octet-stream") {
+		if !wantsStream(w, r, "application/octet-stream") {
 			return
 		}
 		out := &sharedWriter{w: w}

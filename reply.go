@@ -38,16 +38,10 @@ func serveNotFound(w http.ResponseWriter, _ *http.Request) {
 	writeError(w, http.StatusNotFound, "not-found", "")
 }
 
-// startStream writes the header of an answer that comes bit by bit. Proxies pass each bit
-// on at once: nginx and what is made of it by X-Accel-Buffering, those that compress by
-// no-transform (RFC 9111, 5.2.2.6). It says whether there is more to write: HEAD has the
-// header at once, and no stream.
-func startStream(w http.ResponseWriter, r *http.Request, contentType string) bool {
-	h := w.Header()
-	h.Set("Content-Type", contentType)
-	h.Set("Cache-Control", "no-store, no-transform")
-	h.Set("X-Accel-Buffering", "no")
-	h.Set("X-Content-Type-Options", "nosniff")
+// wantsBody begins an answer whose body costs something, and says whether to make one:
+// HEAD is answered here. The length is left out, as it is not known (RFC 9110, 9.3.2).
+func wantsBody(w http.ResponseWriter, r *http.Request, contentType string) bool {
+	w.Header().Set("Content-Type", contentType)
 	if r.Method == http.MethodHead {
 		w.WriteHeader(http.StatusOK)
 		return false
@@ -55,15 +49,15 @@ func startStream(w http.ResponseWriter, r *http.Request, contentType string) boo
 	return true
 }
 
-// headerOnly answers HEAD where a body costs something, and says whether it did. The
-// length of the body is left out, as it is not known (RFC 9110, 9.3.2).
-func headerOnly(w http.ResponseWriter, r *http.Request, contentType []string) bool {
-	if r.Method != http.MethodHead {
-		return false
-	}
-	w.Header()["Content-Type"] = contentType
-	w.WriteHeader(http.StatusOK)
-	return true
+// wantsStream is wantsBody for a body that comes bit by bit, each of which proxies have to
+// pass on at once: X-Accel-Buffering tells nginx, no-transform (RFC 9111, 5.2.2.6) those
+// that compress.
+func wantsStream(w http.ResponseWriter, r *http.Request, contentType string) bool {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store, no-transform")
+	h.Set("X-Accel-Buffering", "no")
+	h.Set("X-Content-Type-Options", "nosniff")
+	return wantsBody(w, r, contentType)
 }
 
 // untilEnding is a context for an answer that asks others or takes time: it ends when the

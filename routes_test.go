@@ -130,6 +130,9 @@ func TestEveryRouteByEveryMethod(t *testing.T) {
 					v.check(t, name, method, pattern, body, resp, content)
 					if method == "HEAD" && v.get != 0 {
 						get, _ := exchangeRaw(t, host(base), "GET", "GET"+strings.TrimPrefix(request, "HEAD"))
+						if pattern == "/health" { // whose uptime gets longer
+							resp.Header.Del("Content-Length")
+						}
 						t.Run(name, func(t *testing.T) { checkHeadIsGet(t, resp, get) })
 					}
 				}
