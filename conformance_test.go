@@ -217,6 +217,33 @@ func isTimeout(err error) bool {
 	return ok && timeout.Timeout()
 }
 
+func TestTargetsInOtherFormsThanAPath(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	badTarget := `{"error":"bad-target","want":"a path"}` + "\n"
+	for _, tc := range []struct {
+		method, target string
+		code           int
+		body           string
+	}{
+		{"GET", "http://other.example/", 200, "Hello from Docker! Rocket=Small\n"},
+		{"GET", "http://other.example", 200, "Hello from Docker! Rocket=Small\n"},
+		{"GET", "http://other.example?a=b", 200, "Hello from Docker! Rocket=Small\n"},
+		{"GET", "http://other.example/nope", 404, notFound},
+		{"OPTIONS", "*", 200, ""},
+		{"GET", "*", 400, badTarget},
+		{"BREW", "*", 400, badTarget},
+		{"CONNECT", "other.example:443", 400, badTarget},
+		{"CONNECT", "/", 405, no405},
+		{"TRACE", "/", 405, no405},
+	} {
+		resp, body := exchangeRaw(t, host(in.app), tc.method, tc.method+" "+tc.target+" HTTP/1.1\r\nHost: other.example\r\n\r\n")
+		if resp.StatusCode != tc.code || body != tc.body {
+			t.Errorf("%s %s = %d %q, want %d %q", tc.method, tc.target, resp.StatusCode, body, tc.code, tc.body)
+		}
+	}
+}
+
 func TestTheSuiteIsWhole(t *testing.T) {
 	t.Parallel()
 	if n := len(wholeMessages) + len(beginnings); n != 33 {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -153,6 +154,13 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.RequestURI == "*" && r.Method == http.MethodOptions {
 		rec.Header().Set("Content-Length", "0") // the server is there, and no more is said
 		rec.WriteHeader(http.StatusOK)
+		return
+	}
+	if r.URL.Path == "" && r.URL.Scheme != "" {
+		r.URL.Path = "/" // of a whole URL that has none (RFC 9112, 3.2.2)
+	}
+	if !strings.HasPrefix(r.URL.Path, "/") { // CONNECT host:port, and * of other methods than OPTIONS
+		writeError(rec, http.StatusBadRequest, "bad-target", "a path")
 		return
 	}
 	s.mux.ServeHTTP(rec, r)
