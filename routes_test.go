@@ -315,6 +315,9 @@ func TestHalfClosedClientsGetTheirAnswer(t *testing.T) {
 				if (content == "") != (body == "") {
 					t.Errorf("half-closed it gets %d bytes, otherwise %d", len(content), len(body))
 				}
+				if req.path == "/peers" && content != body {
+					t.Errorf("half-closed it gets %q, otherwise %q", content, body)
+				}
 				lasts := strings.HasSuffix(req.path, "/1s") || strings.HasSuffix(req.path, "seconds=1")
 				if lasts && req.method == "GET" && took < time.Second {
 					t.Errorf("the answer came after %v, want the second asked for", took)
