@@ -59,6 +59,7 @@ func share(maxConns, maxInFlight int, heap, files uint64) (lim limits, fits int)
 		lim.conns = max(minConns, room)
 	}
 	lim.conns = min(lim.conns, fits)
+	lim.spare = min(lim.spare, max(lim.conns/8, 2))
 	lim.inFlight = int64(maxInFlight)
 	if lim.inFlight == 0 {
 		lim.inFlight = int64(max(1, lim.conns*3/4))

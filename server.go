@@ -32,6 +32,7 @@ type server struct {
 	routes    map[string]*routeMetrics // by pattern; complete before it serves
 	unmatched *routeMetrics
 	recorders sync.Pool
+	lines     lineBudget // of failures
 	epoch     time.Time
 }
 
@@ -175,7 +176,10 @@ func (s *server) finish(rec *recorder, r *http.Request, took time.Duration, prob
 	aborted := problem == http.ErrAbortHandler
 	if problem != nil && !aborted {
 		s.metrics.panics.Inc()
-		s.log.Error("panic in a handler, its request was answered 500 or cut", "route", route.route, "err", fmt.Sprint(problem), "stack", string(debug.Stack()))
+		if held, ok := s.lines.take(time.Since(s.epoch)); ok {
+			s.log.Error("panic in a handler, its request was answered 500 or cut", "route", route.route,
+				"err", fmt.Sprint(problem), "stack", string(debug.Stack()), "held_back", held)
+		}
 		if rec.status == 0 {
 			writeError(rec, http.StatusInternalServerError, "internal", "")
 		} else {
@@ -192,13 +196,9 @@ func (s *server) finish(rec *recorder, r *http.Request, took time.Duration, prob
 		// net/http reads what is left of the body, however slowly it comes.
 		_ = http.NewResponseController(rec.ResponseWriter).SetReadDeadline(time.Now().Add(restPatience))
 	}
-	route.observe(r.Method, cmp.Or(rec.status, statusNoAnswer), took)
-	if s.accessLog == "all" || s.accessLog == "errors" && rec.status >= 500 {
-		s.log.LogAttrs(r.Context(), slog.LevelInfo, "request",
-			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.String("route", route.route),
-			slog.Int("status", cmp.Or(rec.status, statusNoAnswer)), slog.Int64("bytes", rec.bytes),
-			slog.Float64("duration_seconds", took.Seconds()), slog.String("client", r.RemoteAddr))
-	}
+	rec.status = cmp.Or(rec.status, statusNoAnswer)
+	route.observe(r.Method, rec.status, took)
+	s.logRequest(r, rec, route.route, took)
 	rec.ResponseWriter = nil
 	s.recorders.Put(rec)
 	if aborted {
@@ -209,6 +209,30 @@ func (s *server) finish(rec *recorder, r *http.Request, took time.Duration, prob
 // statusNoAnswer is counted and logged for a request that was cut before its answer. It
 // is nginx's code, and is never sent.
 const statusNoAnswer = 499
+
+// logRequest is the access log.
+func (s *server) logRequest(r *http.Request, rec *recorder, route string, took time.Duration) {
+	var held int64
+	switch {
+	case s.accessLog == "all":
+	case s.accessLog == "errors" && rec.status >= 500:
+		var ok bool
+		if held, ok = s.lines.take(time.Since(s.epoch)); !ok {
+			return
+		}
+	default:
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.String("route", route),
+		slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes),
+		slog.Float64("duration_seconds", took.Seconds()), slog.String("client", r.RemoteAddr),
+	}
+	if held > 0 {
+		attrs = append(attrs, slog.Int64("held_back", held))
+	}
+	s.log.LogAttrs(r.Context(), slog.LevelInfo, "request", attrs...)
+}
 
 // restPatience is how long a client may go on sending a body that is not wanted. Its
 // connection is kept if the body ends by then.

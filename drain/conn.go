@@ -282,7 +282,7 @@ func (c *conn) Write(p []byte) (written int, err error) {
 }
 
 // glance is how often a write looks whether its client reads.
-const glance = time.Second
+const glance = 250 * time.Millisecond
 
 // writeChunk moves the socket's deadline only when it has passed: nearly every write is
 // done at once, and needs none.

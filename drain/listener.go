@@ -84,7 +84,9 @@ type Listener struct {
 	inherit   func()            // sets inherited, once
 	inherited map[socketID]bool // undelivered answers of an earlier listener on this address
 
+	failed    time.Time    // when accept(2) failed last, while that is news; Accept's own
 	fullSince time.Time    // since when nobody could be let in; Accept's own
+	pressed   atomic.Bool  // somebody waits to be let in
 	refusals  atomic.Int64 // clients that are being told so
 	evicting  sync.Mutex   // held while a connection is asked to make room
 
@@ -124,6 +126,9 @@ func Listen(ctx context.Context, addr string, o Options) (*Listener, error) {
 	control(l.tcp, func(fd int) {
 		family, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 		l.family = uint8(family)
+		// Accepted sockets inherit it. Otherwise the kernel takes megabytes for a client
+		// that reads nothing, and each takes the longer to be noticed.
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, chunk)
 	})
 	l.ending, l.endStreams = context.WithCancel(context.Background())
 	l.inherit = sync.OnceFunc(func() {
@@ -157,7 +162,6 @@ var errEmptied = errors.New("drain: listener emptied")
 // descriptors, is reported and tried again until it is over.
 func (l *Listener) Accept() (net.Conn, error) {
 	var pause time.Duration
-	var failed time.Time // the last time, while that is news
 	for {
 		if l.emptied.Load() {
 			return nil, errEmptied
@@ -165,8 +169,8 @@ func (l *Listener) Accept() (net.Conn, error) {
 		accepted, err := l.tcp.AcceptTCP()
 		switch {
 		case err == nil:
-			if !failed.IsZero() && time.Since(failed) > resumed {
-				failed = time.Time{}
+			if !l.failed.IsZero() && time.Since(l.failed) > resumed {
+				l.failed = time.Time{}
 				l.observe(Event{Kind: AcceptResumed})
 			}
 			if c := l.admit(accepted); c != nil {
@@ -175,7 +179,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			pause = 0
 		case errors.Is(err, os.ErrDeadlineExceeded): // empty's, who has something to say
 		case temporary(err):
-			failed = time.Now()
+			l.failed = time.Now()
 			l.observe(Event{AcceptFailed, err})
 			pause = min(max(2*pause, 5*time.Millisecond), 500*time.Millisecond)
 			if !l.evict(descriptors) {
@@ -271,11 +275,14 @@ const (
 	settledSilent = 250 * time.Millisecond
 	// settledSlow is that for one whose client does not read its answer, and settledBody
 	// for one whose client does not send its body: a network may do that as well.
-	settledSlow = time.Second
+	settledSlow = 500 * time.Millisecond
 	settledBody = 5 * time.Second
 	// roomPatience is how long a new connection waits for room. Those behind it wait in
 	// the kernel's queue meanwhile.
 	roomPatience = 2 * time.Second
+	// pressedPatience is how long a request above the cap waits while others are not even
+	// let in: one of them may be a health check.
+	pressedPatience = 250 * time.Millisecond
 )
 
 // makeRoom says whether a new connection may come in, and whether that is above the cap.
@@ -292,17 +299,19 @@ func (l *Listener) makeRoom() (above, ok bool) {
 		if l.fullSince.IsZero() {
 			l.fullSince = time.Now()
 		}
+		l.pressed.Store(true)
 		if time.Since(l.fullSince) > roomPatience {
 			return false, false
 		}
 		time.Sleep(time.Millisecond)
 	}
 	l.fullSince = time.Time{}
+	l.pressed.Store(false)
 	return above, true
 }
 
 // Room says whether the connection of ctx is below Options.MaxConns, and waits up to two
-// seconds for that. If not, the request should be answered 503. Only a connection that
+// seconds for that, or less if others wait outside. If not, the request should be answered 503. Only a connection that
 // Options.Spare has let in can be above.
 func Room(ctx context.Context) bool {
 	c := connOf(ctx)
@@ -313,7 +322,8 @@ func Room(ctx context.Context) bool {
 		if c.ln.evict(evicted) {
 			continue
 		}
-		if ctx.Err() != nil || time.Since(began) > roomPatience {
+		waited := time.Since(began)
+		if ctx.Err() != nil || waited > roomPatience || waited > pressedPatience && c.ln.pressed.Load() {
 			c.ln.observe(Event{Kind: Refused})
 			return false
 		}
