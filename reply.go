@@ -69,14 +69,13 @@ func untilEnding(r *http.Request) (context.Context, context.CancelFunc) {
 }
 
 // stay waits for d, or until the ending, and says whether the client is still there. Where
-// it has ended its side, hold is called once and may send something, as only that finds
-// out whether the client has gone.
-func stay(r *http.Request, d time.Duration, ending <-chan struct{}, hold func()) bool {
+// it has ended its side, nudge is called once and may send something: only what is sent
+// finds out soon whether the client has gone.
+func stay(r *http.Request, d time.Duration, ending <-chan struct{}, nudge func()) bool {
 	end := time.NewTimer(d)
 	defer end.Stop()
 	halfClosed := r.Context().Done()
-	look := time.NewTicker(time.Second)
-	defer look.Stop()
+	var look <-chan time.Time
 	for {
 		select {
 		case <-end.C:
@@ -85,9 +84,12 @@ func stay(r *http.Request, d time.Duration, ending <-chan struct{}, hold func())
 			return true
 		case <-halfClosed:
 			halfClosed = nil
-			hold()
-		case <-look.C:
-			if halfClosed == nil && drain.Gone(r.Context()) {
+			nudge()
+			each := time.NewTicker(time.Second)
+			defer each.Stop()
+			look = each.C
+		case <-look:
+			if drain.Gone(r.Context()) {
 				return false
 			}
 		}
