@@ -110,6 +110,13 @@ func (s *server) handle(pattern string, kind routeKind, h http.Handler) {
 	s.mux.Handle(pattern, s.measure(rm, kind, h))
 }
 
+// handleStream adds a route whose answers last as long as somebody listens: its
+// requests are counted, and no part of the durations.
+func (s *server) handleStream(pattern string, kind routeKind, h http.Handler) {
+	s.handle(pattern, kind, h)
+	s.routes[pattern].untimed = true
+}
+
 // measure counts what is in flight by route, and refuses what is too much.
 func (s *server) measure(rm *routeMetrics, kind routeKind, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -275,8 +275,12 @@ func (c *conn) Write(p []byte) (written int, err error) {
 		n := min(len(p), chunk)
 		m, err := c.writeChunk(p[:n])
 		written += m
-		if p = p[n:]; err != nil || len(p) == 0 {
+		if err != nil {
+			c.answered.Store(false) // it will not be
 			return written, err
+		}
+		if p = p[n:]; len(p) == 0 {
+			return written, nil
 		}
 	}
 }
@@ -328,8 +332,10 @@ func (c *conn) mayGoOn(began time.Duration) bool {
 	now := time.Since(c.ln.epoch)
 	blocked := now-began > time.Millisecond // if not, it was an earlier write's deadline
 	switch {
-	case blocked && (!c.stall.isOn() || c.stall.taken.Load() >= chunk):
+	case blocked && !c.stall.isOn():
 		c.stall.begin(began)
+	case blocked && c.stall.taken.Load() >= chunk:
+		c.stall.begin(now)
 	case !blocked && c.stall.isOn() && unsent(c.TCPConn) == 0:
 		c.stall.end()
 	}
