@@ -16,14 +16,22 @@ import (
 const maxFault = 10 * time.Minute
 
 // serveDelay answers GET /delay/{duration} after that time, also to a client that has
-// said that it will send no more. HEAD does not wait.
+// said that it will send no more: that one gets 503 when the server stops, as it may have
+// gone. HEAD does not wait.
 func serveDelay(w http.ResponseWriter, r *http.Request) {
 	d, ok := faultDuration(w, r)
 	if !ok {
 		return
 	}
-	if r.Method != http.MethodHead && !stay(r, d, nil, func() {}) {
-		panic(http.ErrAbortHandler)
+	if r.Method != http.MethodHead {
+		began := time.Now()
+		if !stay(r, d, nil, func() {}) {
+			panic(http.ErrAbortHandler)
+		}
+		if time.Since(began) < d {
+			writeError(w, http.StatusServiceUnavailable, "draining", "")
+			return
+		}
 	}
 	writeJSON(w, http.StatusOK, fmt.Appendf(nil, `{"delayed":%q}`+"\n", d))
 }

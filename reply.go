@@ -83,7 +83,7 @@ func stay(r *http.Request, d time.Duration, ending <-chan struct{}, nudge func()
 		case <-ending:
 			return true
 		case <-halfClosed:
-			halfClosed = nil
+			halfClosed, ending = nil, drain.Ending(r.Context()) // a stop does not wait for who may have gone
 			nudge()
 			each := time.NewTicker(time.Second)
 			defer each.Stop()

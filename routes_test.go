@@ -382,3 +382,22 @@ func TestHandlerThatGivesUpMakesNothingUp(t *testing.T) {
 		t.Errorf("GET /gives-up = %q, want nothing at all", got)
 	}
 }
+
+func TestStopAnswersHalfClosedClientsAtOnce(t *testing.T) {
+	t.Parallel()
+	in := start(t, "IMAGELAB_FAULTS=true", "IMAGELAB_SHUTDOWN_TIMEOUT=1h")
+	conn, r := dial(t, host(in.app))
+	fmt.Fprint(conn, "GET /delay/10m HTTP/1.1\r\nHost: x\r\n\r\n")
+	_ = conn.(*net.TCPConn).CloseWrite()
+	eventually(t, "request in flight", func() bool {
+		return in.metric(t, `imagelab_http_requests_in_flight{route="/delay/{duration}",server="app"}`) == "1"
+	})
+	in.cancel()
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil || resp.StatusCode != 503 {
+		t.Errorf("GET /delay/10m = %v, %v, want 503", resp, err)
+	}
+	if code := in.wait(t); code != exitOK {
+		t.Errorf("exit code %d, want 0", code)
+	}
+}
