@@ -186,8 +186,14 @@ func (a *auditor) serve(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, notInContainer, "a container, or imagelab --audit")
 		return
 	}
-	report, err := a.run(r.Context())
-	if err != nil { // only the client's end does that
+	if !wantsBody(w, r, jsonType[0]) {
+		return
+	}
+	ctx, cancel := untilEnding(r)
+	defer cancel()
+	report, err := a.run(ctx)
+	if err != nil { // only the end of the server does that
+		writeError(w, http.StatusServiceUnavailable, "draining", "")
 		return
 	}
 	var body bytes.Buffer

@@ -103,32 +103,34 @@ func (e *events) refresh(last bool) (live, frame []byte) {
 }
 
 // serveSnapshot answers GET /snapshot with the live facts of this process alone.
-func (e *events) serveSnapshot(w http.ResponseWriter, _ *http.Request) {
-	live, _ := e.refresh(false)
+func (e *events) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
+	if !wantsBody(w, r, jsonType[0]) {
+		return
+	}
+	live, _ := e.refresh(false)
 	writeJSON(w, http.StatusOK, live)
 }
 
 // serveEvents answers GET /events with server-sent events (html.spec.whatwg.org,
 // 9.2): one without a name each second, and one named end before the server
-// ends its streams.
+// ends its streams. HEAD takes no viewer's place.
 func (e *events) serveEvents(w http.ResponseWriter, r *http.Request) {
-	if e.viewers.Add(1) > maxViewers {
-		e.viewers.Add(-1)
+	full := e.viewers.Load() >= maxViewers
+	if r.Method != http.MethodHead {
+		defer e.viewers.Add(-1)
+		full = e.viewers.Add(1) > maxViewers
+	}
+	if full {
 		e.rejected.Inc()
 		w.Header().Set("Retry-After", "5")
 		writeError(w, http.StatusServiceUnavailable, "overloaded", fmt.Sprintf("at most %d viewers", maxViewers))
 		return
 	}
-	defer e.viewers.Add(-1)
-	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-	_ = drain.SetWriteBuffer(r.Context(), viewerBuffer)
-	if r.Method == http.MethodHead {
+	if !wantsStream(w, r, "text/event-stream") {
 		return
 	}
+	_ = drain.SetWriteBuffer(r.Context(), viewerBuffer)
 	emit := func(last bool) bool {
 		name := ""
 		if last {
@@ -147,7 +149,6 @@ func (e *events) serveEvents(w http.ResponseWriter, r *http.Request) {
 	defer wait.Stop()
 	select {
 	case <-wait.C:
-	case <-r.Context().Done():
 	case <-drain.Ending(r.Context()):
 	}
 	stream(w, r, e.interval, emit)
@@ -156,7 +157,11 @@ func (e *events) serveEvents(w http.ResponseWriter, r *http.Request) {
 // servePeers answers GET /peers: each peer with its report and live facts, or why
 // there are none.
 func (e *events) servePeers(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := drain.UntilEnding(r.Context())
+	w.Header().Set("Cache-Control", "no-store")
+	if !wantsBody(w, r, jsonType[0]) {
+		return
+	}
+	ctx, cancel := untilEnding(r)
 	defer cancel()
 	views := []peerView{}
 	for _, s := range askPeers(ctx, e.peers, e.token, peerTimeout) {
@@ -167,7 +172,6 @@ func (e *events) servePeers(w http.ResponseWriter, r *http.Request) {
 		views = append(views, view)
 	}
 	body, _ := json.Marshal(views)
-	w.Header().Set("Cache-Control", "no-store")
 	writeJSON(w, http.StatusOK, append(body, '\n'))
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -159,6 +161,14 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	if r.RequestURI == "*" && r.Method == http.MethodOptions {
 		rec.Header().Set("Content-Length", "0") // the server is there, and no more is said
+		rec.WriteHeader(http.StatusOK)
+		return
+	}
+	if r.URL.Path == "" && r.URL.Scheme != "" {
+		r.URL.Path = "/" // of a whole URL that has none (RFC 9112, 3.2.2)
+	}
+	if !strings.HasPrefix(r.URL.Path, "/") { // CONNECT host:port, and * of other methods than OPTIONS
+		writeError(rec, http.StatusBadRequest, "bad-target", "a path")
 		return
 	}
 	s.mux.ServeHTTP(rec, r)
@@ -183,13 +193,17 @@ func (s *server) finish(rec *recorder, r *http.Request, took time.Duration, prob
 			aborted = true // half an answer must not look like a whole one
 		}
 	}
-	if rec.status == 0 {
-		rec.WriteHeader(http.StatusOK)
+	if rec.status == 0 && !aborted {
+		// A handler that gave up with its client has no answer, and none is made up.
+		if aborted = r.Context().Err() != nil; !aborted {
+			rec.WriteHeader(http.StatusOK)
+		}
 	}
 	if r.ContentLength != 0 {
 		// net/http reads what is left of the body, however slowly it comes.
 		_ = http.NewResponseController(rec.ResponseWriter).SetReadDeadline(time.Now().Add(restPatience))
 	}
+	rec.status = cmp.Or(rec.status, statusNoAnswer)
 	route.observe(r.Method, rec.status, took)
 	s.logRequest(r, rec, route.route, took)
 	rec.ResponseWriter = nil
@@ -198,6 +212,10 @@ func (s *server) finish(rec *recorder, r *http.Request, took time.Duration, prob
 		panic(http.ErrAbortHandler)
 	}
 }
+
+// statusNoAnswer is counted and logged for a request that was cut before its answer. It
+// is nginx's code, and is never sent.
+const statusNoAnswer = 499
 
 // logRequest is the access log.
 func (s *server) logRequest(r *http.Request, rec *recorder, route string, took time.Duration) {
@@ -254,12 +272,13 @@ func (rec *recorder) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom keeps sendfile for files.
+// ReadFrom keeps sendfile for files. The header is written after the first read: a
+// request's body may be waiting for its reader (RFC 9110, 10.1.1).
 func (rec *recorder) ReadFrom(src io.Reader) (int64, error) {
-	if rec.status == 0 {
-		rec.WriteHeader(http.StatusOK)
-	}
 	n, err := io.Copy(rec.ResponseWriter, src)
+	if n > 0 && rec.status == 0 {
+		rec.status = http.StatusOK
+	}
 	rec.bytes += n
 	return n, err
 }
@@ -301,8 +320,10 @@ func maxBytesReader(w http.ResponseWriter, body io.ReadCloser, n int64) io.ReadC
 }
 
 // stream calls emit at once and then every interval, and flushes what it wrote, until
-// emit returns false, the client has gone or the server ends its streams; the last call
-// has last set. It lifts the deadline that is for requests.
+// emit returns false, the client takes no more or the server ends its streams; the last
+// call has last set. The request's context says nothing of the client: it ends as well
+// when one has only said that it will send no more (RFC 9112, 9.6). It lifts the deadline
+// that is for requests.
 func stream(w http.ResponseWriter, r *http.Request, interval time.Duration, emit func(last bool) bool) {
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Time{})
@@ -314,8 +335,6 @@ func stream(w http.ResponseWriter, r *http.Request, interval time.Duration, emit
 		}
 		select {
 		case <-tick.C:
-		case <-r.Context().Done():
-			return
 		case <-drain.Ending(r.Context()):
 			emit(true)
 			return
