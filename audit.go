@@ -44,13 +44,14 @@ func newSystem(environ []string, variant string, budget ByteSize) *audit.System 
 func auditVariables(environ []string) (variant string, budget ByteSize, err error) {
 	given := env.ToMap(environ)
 	for _, v := range variables() {
-		value, _, err := lookup(given, v.Name)
+		value, source, err := lookup(given, v.Name)
 		switch {
 		case v.Name == "IMAGELAB_VARIANT" && err == nil:
 			variant = value
 		case v.Name == "IMAGELAB_IMAGE_BUDGET" && err != nil:
 			return "", 0, err
 		case v.Name == "IMAGELAB_IMAGE_BUDGET":
+			v.Source = source
 			if v.Value = cmp.Or(value, v.Default); budget.UnmarshalText([]byte(v.Value)) != nil {
 				return "", 0, v.refuse()
 			}
@@ -110,6 +111,7 @@ type auditor struct {
 	system  *audit.System
 	app     func() *audit.App
 	metrics *auditMetrics
+	waiting *slots
 	log     *slog.Logger
 
 	mu     sync.Mutex // held during a run: whoever waits for one gets its report
@@ -117,11 +119,14 @@ type auditor struct {
 	ran    time.Time
 }
 
-func newAuditor(system *audit.System, app func() *audit.App, reg prometheus.Registerer, log *slog.Logger) *auditor {
-	a := &auditor{system: system, app: app, metrics: &auditMetrics{}, log: log}
+func newAuditor(system *audit.System, app func() *audit.App, reg prometheus.Registerer, m *metrics, log *slog.Logger) *auditor {
+	a := &auditor{system: system, app: app, metrics: &auditMetrics{}, waiting: newSlots(maxAudits, "audits", m), log: log}
 	reg.MustRegister(a.metrics)
 	return a
 }
+
+// maxAudits is how many requests may wait for the report that is being made.
+const maxAudits = 8
 
 // fresh is how old a report may be that is served again: any number of viewers
 // cost one audit a second.
@@ -186,8 +191,10 @@ func (a *auditor) serve(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, notInContainer, "a container, or imagelab --audit")
 		return
 	}
-	report, err := a.run(r.Context())
-	if err != nil { // only the client's end does that
+	var report *audit.Report
+	var err error
+	held := a.waiting.hold(w, func() { report, err = a.run(r.Context()) })
+	if !held || err != nil { // only the client's end is an error
 		return
 	}
 	var body bytes.Buffer

@@ -201,7 +201,7 @@ func parseTargets(urls []string, environ []string) ([]probe.Target, error) {
 // or no address means 127.0.0.1, then ::1.
 func ownTarget(environ []string) (probe.Target, error) {
 	given := env.ToMap(environ)
-	port, _, err := lookup(given, "PORT")
+	port, source, err := lookup(given, "PORT")
 	if err != nil {
 		return probe.Target{}, err
 	}
@@ -209,7 +209,8 @@ func ownTarget(environ []string) (probe.Target, error) {
 		port = "8000"
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return probe.Target{}, fmt.Errorf("PORT=%q: want a port from 1 to 65535, or a URL as argument", port)
+		v := variable{Name: "PORT", Value: port, Source: source, want: "a port from 1 to 65535, or a URL as argument"}
+		return probe.Target{}, v.refuse()
 	}
 	host, _, err := lookup(given, "IMAGELAB_BIND_ADDRESS")
 	if err != nil {

@@ -17,10 +17,13 @@ import (
 // those of net/http/pprof that these tools need; the package itself would add
 // 0.3 MB for differences of profiles and symbols, which the tools find alone.
 
-var (
-	serveCPUProfile = serveTimed("30", pprof.StartCPUProfile, pprof.StopCPUProfile)
-	serveTrace      = serveTimed("1", trace.Start, trace.Stop)
-)
+func serveCPUProfile(one *slots) http.HandlerFunc {
+	return serveTimed(one, "30", pprof.StartCPUProfile, pprof.StopCPUProfile)
+}
+
+func serveTrace(one *slots) http.HandlerFunc {
+	return serveTimed(one, "1", trace.Start, trace.Stop)
+}
 
 // serveProfileList answers with the names of what can be asked for.
 func serveProfileList(w http.ResponseWriter, _ *http.Request) {
@@ -48,24 +51,26 @@ func serveProfile(w http.ResponseWriter, r *http.Request) {
 }
 
 // serveTimed answers with what start writes in ?seconds=, normally so many, until
-// stop; a drain shortens it. There is one such recording in a process at a time.
-func serveTimed(normal string, start func(io.Writer) error, stop func()) http.HandlerFunc {
+// stop; a drain shortens it. There is one recording of a process at a time.
+func serveTimed(one *slots, normal string, start func(io.Writer) error, stop func()) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		seconds, err := strconv.Atoi(cmp.Or(r.URL.Query().Get("seconds"), normal))
 		if err != nil || seconds < 1 || seconds > 600 {
 			writeError(w, http.StatusBadRequest, "bad-seconds", "a number from 1 to 600")
 			return
 		}
-		w.Header().Set("Content-Type", "application/octet-stream")
-		if err := start(w); err != nil {
-			writeError(w, http.StatusConflict, "busy", "the end of the recording that runs")
-			return
-		}
-		defer stop()
-		select {
-		case <-time.After(time.Duration(seconds) * time.Second):
-		case <-drain.Ending(r.Context()):
-		case <-r.Context().Done():
-		}
+		one.hold(w, func() {
+			w.Header().Set("Content-Type", "application/octet-stream")
+			if start(w) != nil { // another server in the process records
+				one.refuse(w)
+				return
+			}
+			defer stop()
+			select {
+			case <-time.After(time.Duration(seconds) * time.Second):
+			case <-drain.Ending(r.Context()):
+			case <-r.Context().Done():
+			}
+		})
 	}
 }

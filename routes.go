@@ -34,20 +34,24 @@ func addAppRoutes(s *server, cfg Config, h *health, st *store) {
 // opsRoutes are what the ops listener serves from.
 type opsRoutes struct {
 	token     string // Config.OpsToken
-	pprof     bool   // Config.Pprof
+	guard     *guard
+	pprof     bool
 	variables []variable
 	health    *health
 	auditor   *auditor
 	metrics   http.Handler
 	events    *events
+	profiles  *slots
 }
 
 // add adds them under prefix: "" on a listener of their own, "/-" on the app listener.
 // The page itself holds no data, and asks for the token where one is needed.
 func (o opsRoutes) add(s *server, prefix string) {
-	open := func(path string, h http.Handler) { s.handle(prefix+path, watching, h) }
-	guarded := func(path string, h http.Handler) { open(path, requireToken(o.token, h)) }
+	open := func(path string, h http.Handler) { s.handle(prefix+path, watching, unshared(h)) }
+	guarded := func(path string, h http.Handler) { open(path, o.guard.protect(requireToken(o.token, h), true)) }
+	unlinked := func(path string, h http.Handler) { open(path, o.guard.protect(requireToken(o.token, h), false)) }
 
+	// Balancers ask for these by any name, and they reveal nothing.
 	open("/livez", get(o.health.serveLive))
 	open("/readyz", o.health.readyRoute())
 	guarded("/readyz/disable", post(o.health.serveClose(true)))
@@ -55,17 +59,17 @@ func (o opsRoutes) add(s *server, prefix string) {
 	guarded("/metrics", get(o.metrics.ServeHTTP))
 	guarded("/audit", get(o.auditor.serve))
 	guarded("/config", get(serveConfig(o.variables)))
-	guarded("/events", get(o.events.serveEvents))
+	unlinked("/events", get(o.events.serveEvents))
 	guarded("/snapshot", get(o.events.serveSnapshot))
 	guarded("/peers", get(o.events.servePeers))
 	if o.pprof {
 		guarded("/debug/pprof/{$}", get(serveProfileList))
 		guarded("/debug/pprof/{name}", get(serveProfile))
-		guarded("/debug/pprof/profile", get(serveCPUProfile))
-		guarded("/debug/pprof/trace", get(serveTrace))
+		unlinked("/debug/pprof/profile", get(serveCPUProfile(o.profiles)))
+		unlinked("/debug/pprof/trace", get(serveTrace(o.profiles)))
 	}
 	for path, h := range dashboard() {
-		open(path, get(h))
+		open(path, o.guard.protect(get(h), true))
 	}
 }
 

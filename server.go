@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -282,13 +283,17 @@ func stream(w http.ResponseWriter, r *http.Request, interval time.Duration, emit
 
 // bindAll binds the app listener and, unless its paths go to the app's, the ops
 // listener, before anything runs: a busy port is an error with its name.
-func bindAll(ctx context.Context, cfg Config, maxConns int, log *slog.Logger, m *metrics) (app, ops *drain.Listener, err error) {
+func bindAll(ctx context.Context, cfg Config, vars []variable, maxConns int, log *slog.Logger, m *metrics) (app, ops *drain.Listener, err error) {
 	listen := func(name, addr string, maxConns int) (*drain.Listener, error) {
 		ln, err := drain.Listen(ctx, addr, drain.Options{
 			MaxConns: maxConns, WriteTimeout: cfg.WriteTimeout, Observe: m.connections(name, log),
 		})
 		if err != nil {
 			// "listen tcp :80: bind: permission denied" names what is said better below.
+			var dns *net.DNSError
+			if errors.As(err, &dns) {
+				return nil, errors.New(dns.Err)
+			}
 			return nil, probe.Reason(err)
 		}
 		log.Info("listening", "server", name, "addr", ln.Addr().String(), "max_conns", maxConns)
@@ -296,9 +301,9 @@ func bindAll(ctx context.Context, cfg Config, maxConns int, log *slog.Logger, m 
 	}
 	app, err = listen("app", net.JoinHostPort(cfg.BindAddress, strconv.Itoa(cfg.Port)), maxConns)
 	if err != nil {
-		what := fmt.Sprintf("PORT=%d", cfg.Port)
+		what := named(vars, "PORT").shown()
 		if cfg.BindAddress != "" {
-			what = fmt.Sprintf("IMAGELAB_BIND_ADDRESS=%q %s", cfg.BindAddress, what)
+			what = named(vars, "IMAGELAB_BIND_ADDRESS").shown() + " " + what
 		}
 		return nil, nil, fmt.Errorf("listen %s: %w", what, err)
 	}
@@ -308,7 +313,7 @@ func bindAll(ctx context.Context, cfg Config, maxConns int, log *slog.Logger, m 
 	ops, err = listen("ops", cfg.OpsAddr, opsConns)
 	if err != nil {
 		app.Close()
-		return nil, nil, fmt.Errorf("listen IMAGELAB_OPS_ADDR=%q: %w", cfg.OpsAddr, err)
+		return nil, nil, fmt.Errorf("listen %s: %w", named(vars, "IMAGELAB_OPS_ADDR").shown(), err)
 	}
 	return app, ops, nil
 }
