@@ -41,8 +41,7 @@ func raw(t *testing.T, url, request string) answer {
 	if err != nil {
 		t.Fatalf("no answer to %q: %v", request, err)
 	}
-	defer resp.Body.Close()
-	if resp.Header.Get("Content-Type") == "text/event-stream" {
+	if resp.Header.Get("Content-Type") == "text/event-stream" { // to close the body is to read it
 		return answer{code: resp.StatusCode, contentType: "text/event-stream"}
 	}
 	body, err := io.ReadAll(resp.Body)
