@@ -4,8 +4,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"imagelab/internal/audit"
 )
@@ -71,6 +79,41 @@ func TestAuditJSONHasTheSchemaOfThePackage(t *testing.T) {
 	}
 	if report.Schema != audit.Schema || len(report.Checks) != 1 || report.Checks[0].Status != audit.Pass {
 		t.Errorf("report = schema %d, %+v", report.Schema, report.Checks)
+	}
+}
+
+// TestAuditsAtOnceAreBounded holds one, so that all who ask have to wait for it.
+func TestAuditsAtOnceAreBounded(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	h := newHealth(time.Now())
+	m := newMetrics(reg, h, "", new(atomic.Int64))
+	a := newAuditor(&audit.System{FS: fstest.MapFS{}}, h.app, reg, m, slog.New(slog.DiscardHandler))
+	srv := httptest.NewServer(http.HandlerFunc(a.serve))
+	t.Cleanup(srv.Close)
+
+	const more = 5
+	answers := make(chan answer, maxAudits+more)
+	a.mu.Lock()
+	for range maxAudits + more {
+		go func() { answers <- ask(t, "GET", srv.URL, "") }()
+	}
+	for range more {
+		want := answer{503, asJSON, "", `{"error":"overloaded","want":"at most 8 at a time"}` + "\n"}
+		select {
+		case got := <-answers:
+			if got != want {
+				t.Errorf("GET /audit beside %d that wait = %v, want %v", maxAudits, got, want)
+			}
+		case <-time.After(patience):
+			t.Error("more wait for an audit than may")
+		}
+	}
+	a.mu.Unlock()
+	for range maxAudits {
+		if got := <-answers; got.code != 200 || !strings.Contains(got.body, `"schema"`) {
+			t.Errorf("GET /audit of one that waited = %v, want the report", got)
+		}
 	}
 }
 
