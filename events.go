@@ -49,7 +49,7 @@ const (
 	// not read it for IMAGELAB_WRITE_TIMEOUT once it is full is dropped.
 	viewerBuffer = 32 << 10
 	// maxAsking is how many requests may ask the peers at once.
-	maxAsking = 4
+	maxAsking = 8
 )
 
 func newEvents(reg prometheus.Gatherer, h *health, m *metrics, variant, token string, peers []peer) *events {
