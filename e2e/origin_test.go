@@ -111,19 +111,19 @@ func TestAPageOfAnotherOriginCanDoNothing(t *testing.T) {
 		return c.metric(t, fmt.Sprintf(`imagelab_http_requests_total{code="%d",method="POST",route="/readyz/disable",server="ops"}`, code))
 	}
 
-	for _, from := range []string{"other.example", "127.0.0.1", "localhost"} {
-		for _, to := range []string{"127.0.0.1", "localhost", "alpine"} {
-			before := posts(http.StatusForbidden)
-			p.run(chromedp.Navigate("http://" + from + ":" + otherPort + "/"))
-			if read := value[[]string](p, fmt.Sprintf("(%s)('http://%s:%s')", attack, to, opsPort)); len(read) > 0 {
-				t.Errorf("a page of %s has read of %s: %q", from, to, read)
-			}
-			if resp, body := fetch(t, "GET", ops+"/readyz", ""); resp.StatusCode != http.StatusOK {
-				t.Fatalf("a page of %s has closed %s: GET /readyz = %d %s", from, to, resp.StatusCode, body)
-			}
-			if after := posts(http.StatusForbidden); after == before {
-				t.Errorf("no request of a page of %s got to %s, so nothing was tried", from, to)
-			}
+	for _, way := range []struct{ from, to string }{
+		{"other.example", "127.0.0.1"}, {"other.example", "alpine"}, {"127.0.0.1", "localhost"}, {"localhost", "localhost"},
+	} {
+		before := posts(http.StatusForbidden)
+		p.run(chromedp.Navigate("http://" + way.from + ":" + otherPort + "/"))
+		if read := value[[]string](p, fmt.Sprintf("(%s)('http://%s:%s')", attack, way.to, opsPort)); len(read) > 0 {
+			t.Errorf("a page of %s has read of %s: %q", way.from, way.to, read)
+		}
+		if resp, body := fetch(t, "GET", ops+"/readyz", ""); resp.StatusCode != http.StatusOK {
+			t.Fatalf("a page of %s has closed %s: GET /readyz = %d %s", way.from, way.to, resp.StatusCode, body)
+		}
+		if after := posts(http.StatusForbidden); after == before {
+			t.Errorf("no request of a page of %s got to %s, so nothing was tried", way.from, way.to)
 		}
 	}
 	if got := posts(http.StatusServiceUnavailable) + posts(http.StatusOK); got != "" {
