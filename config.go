@@ -62,7 +62,7 @@ type Config struct {
 
 	DataDir       string   `env:"IMAGELAB_DATA_DIR" envDefault:"/tmp" want:"an absolute path" desc:"the one directory that is written to; meant to be a tmpfs"`
 	StoreMaxBlob  ByteSize `env:"IMAGELAB_STORE_MAX_BLOB" envDefault:"1MiB" min:"0B" max:"1TiB" desc:"largest body that POST /store takes"`
-	StoreCapacity ByteSize `env:"IMAGELAB_STORE_CAPACITY" envDefault:"8MiB" min:"0B" max:"1TiB" desc:"bytes that /store keeps in all"`
+	StoreCapacity ByteSize `env:"IMAGELAB_STORE_CAPACITY" envDefault:"8MiB" min:"0B" max:"1TiB" desc:"bytes on the disk that /store takes in all; each blob takes whole pages of 4 KiB"`
 
 	Faults      bool     `env:"IMAGELAB_FAULTS" envDefault:"false" want:"true or false" desc:"serve /delay, /status, /panic, /stream, /headers and /echo, to try drain, alerts and timeouts"`
 	Pprof       bool     `env:"IMAGELAB_PPROF" envDefault:"false" want:"true or false" desc:"serve /debug/pprof/ on the ops listener; under /-/ only with IMAGELAB_OPS_TOKEN"`

@@ -314,6 +314,10 @@ func collect(families []*dto.MetricFamily, live *compare.Live) {
 		Rejected:      sum(metricStoreRejected, nil),
 		Full:          sum(metricStoreRejected, func(l map[string]string) bool { return l["reason"] == errStoreFull.Error() }),
 	}
+	if len(byName[metricStoreFree]) > 0 {
+		free := sum(metricStoreFree, nil)
+		live.Store.FreeBytes = &free
+	}
 	if len(byName[metricDrainDuration]) > 0 {
 		seconds := sum(metricDrainDuration, app)
 		live.Drain.Seconds = &seconds

@@ -85,6 +85,7 @@ func serve(stop *stopper, cfg Config, vars []variable, environ []string, log *sl
 	}
 	m.caps(lim, opsLn != nil)
 	blobs := openStore(cfg, lim.uploads, reg, m, log)
+	defer blobs.close()
 	system := newSystem(environ, cfg.Variant, cfg.ImageBudget)
 	reg.MustRegister(cgroupMetrics{system.Usage})
 	auditor := newAuditor(system, h.app, reg, m, log)

@@ -145,7 +145,7 @@ func TestDashboardIsMadeOfMetricsThatExist(t *testing.T) {
 	_, body := fetch(t, "GET", in.ops+"/metrics", "")
 	for _, name := range []string{
 		metricRequests, metricPanics, metricInFlight, metricDuration, metricConns, metricProbeDuration,
-		metricStoreBytes, metricStoreCapacity, metricStoreBlobs,
+		metricStoreBytes, metricStoreCapacity, metricStoreBlobs, metricStoreFree,
 		metricResident, metricHeap, metricCPU, metricOpenFiles, metricGoroutines,
 	} {
 		if !strings.Contains(body, "\n# TYPE "+name+" ") {
