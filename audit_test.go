@@ -9,8 +9,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -84,6 +86,41 @@ func TestAuditJSONHasTheSchemaOfThePackage(t *testing.T) {
 	}
 }
 
+// TestAuditsAtOnceAreBounded holds one, so that all who ask have to wait for it.
+func TestAuditsAtOnceAreBounded(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	h := newHealth(time.Now())
+	m := newMetrics(reg, h, "", new(atomic.Int64))
+	a := newAuditor(&audit.System{FS: fstest.MapFS{}}, h.app, reg, m, slog.New(slog.DiscardHandler))
+	srv := httptest.NewServer(http.HandlerFunc(a.serve))
+	t.Cleanup(srv.Close)
+
+	const more = 5
+	answers := make(chan answer, maxAudits+more)
+	a.mu.Lock()
+	for range maxAudits + more {
+		go func() { answers <- ask(t, "GET", srv.URL, "") }()
+	}
+	for range more {
+		want := answer{503, asJSON, "", `{"error":"overloaded","want":"at most 8 at a time"}` + "\n"}
+		select {
+		case got := <-answers:
+			if got != want {
+				t.Errorf("GET /audit beside %d that wait = %v, want %v", maxAudits, got, want)
+			}
+		case <-time.After(patience):
+			t.Error("more wait for an audit than may")
+		}
+	}
+	a.mu.Unlock()
+	for range maxAudits {
+		if got := <-answers; got.code != 200 || !strings.Contains(got.body, `"schema"`) {
+			t.Errorf("GET /audit of one that waited = %v, want the report", got)
+		}
+	}
+}
+
 func TestServerOutsideAContainerLeavesTheMachineAlone(t *testing.T) {
 	t.Parallel()
 	if !audit.Live().OnHost() {
@@ -120,7 +157,7 @@ func startAuditor(t *testing.T) (s *server, running chan struct{}, release func(
 			return ctx.Err()
 		}
 	}
-	a := newAuditor(system, func() *audit.App { return nil }, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	a := newAuditor(system, func() *audit.App { return nil }, prometheus.NewRegistry(), s.metrics, slog.New(slog.DiscardHandler))
 	s.handle("/audit", watching, get(a.serve))
 	return s, running, sync.OnceFunc(func() { close(released) })
 }

@@ -34,6 +34,7 @@ type events struct {
 	interval time.Duration
 	viewers  atomic.Int64
 	rejected prometheus.Counter // viewers
+	asking   *slots             // requests to /peers
 	watches  []*watch
 
 	mu    sync.Mutex // held while a frame is made: who waits for one gets it
@@ -49,12 +50,14 @@ const (
 	// viewerBuffer is what the kernel may hold for one viewer, in bytes. Who does
 	// not read it for IMAGELAB_WRITE_TIMEOUT once it is full is dropped.
 	viewerBuffer = 32 << 10
+	// maxAsking is how many requests may ask the peers at once.
+	maxAsking = 8
 )
 
 func newEvents(reg prometheus.Gatherer, h *health, m *metrics, variant, token string, peers []peer) *events {
 	e := &events{
 		reg: reg, health: h, variant: variant, token: token, peers: peers, interval: time.Second,
-		rejected: m.rejected.WithLabelValues("viewers"),
+		rejected: m.rejected.WithLabelValues("viewers"), asking: newSlots(maxAsking, "peers", m),
 	}
 	for _, p := range peers {
 		e.watches = append(e.watches, &watch{peer: p, wake: make(chan struct{}, 1)})
@@ -163,8 +166,12 @@ func (e *events) servePeers(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := untilEnding(r)
 	defer cancel()
+	var sides []compare.Side
+	if !e.asking.hold(w, func() { sides = askPeers(ctx, e.peers, e.token, peerTimeout) }) {
+		return
+	}
 	views := []peerView{}
-	for _, s := range askPeers(ctx, e.peers, e.token, peerTimeout) {
+	for _, s := range sides {
 		view := peerView{Name: s.Name, URL: s.URL, Report: s.Report, Live: s.Live}
 		if s.Err != nil {
 			view.Error = probe.OneLine(s.Err.Error())

@@ -420,7 +420,7 @@ func registeredMetrics(t *testing.T) map[string]string {
 	h := newHealth(time.Now())
 	m := newMetrics(reg, h, "", new(atomic.Int64))
 	openStore(Config{DataDir: t.TempDir()}, 1, reg, m, log)
-	newAuditor(audit.Live(), h.app, reg, log)
+	newAuditor(audit.Live(), h.app, reg, m, log)
 	reg.MustRegister(cgroupMetrics{audit.Live().Usage})
 	newMetricsHandler(reg, log)
 	descs := make(chan *prometheus.Desc)

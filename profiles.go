@@ -18,10 +18,13 @@ import (
 // those of net/http/pprof that these tools need; the package itself would add
 // 0.3 MB for differences of profiles and symbols, which the tools find alone.
 
-var (
-	serveCPUProfile = serveTimed("30", pprof.StartCPUProfile, pprof.StopCPUProfile)
-	serveTrace      = serveTimed("1", trace.Start, trace.Stop)
-)
+func serveCPUProfile(one *slots) http.HandlerFunc {
+	return serveTimed(one, "30", pprof.StartCPUProfile, pprof.StopCPUProfile)
+}
+
+func serveTrace(one *slots) http.HandlerFunc {
+	return serveTimed(one, "1", trace.Start, trace.Stop)
+}
 
 // serveProfileList answers with the names of what can be asked for.
 func serveProfileList(w http.ResponseWriter, r *http.Request) {
@@ -53,9 +56,9 @@ func serveProfile(w http.ResponseWriter, r *http.Request) {
 }
 
 // serveTimed answers with what start writes in ?seconds=, normally so many, until
-// stop; a drain shortens it. There is one such recording in a process at a time. HEAD
-// records nothing.
-func serveTimed(normal string, start func(io.Writer) error, stop func()) http.HandlerFunc {
+// stop; a drain shortens it. There is one recording of a process at a time. HEAD records
+// nothing.
+func serveTimed(one *slots, normal string, start func(io.Writer) error, stop func()) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		seconds, err := strconv.Atoi(cmp.Or(r.URL.Query().Get("seconds"), normal))
 		if err != nil || seconds < 1 || seconds > 600 {
@@ -65,15 +68,17 @@ func serveTimed(normal string, start func(io.Writer) error, stop func()) http.Ha
 		if !wantsStream(w, r, "application/octet-stream") {
 			return
 		}
-		out := &sharedWriter{w: w}
-		if err := start(out); err != nil {
-			writeError(w, http.StatusConflict, "busy", "the end of the recording that runs")
-			return
-		}
-		defer stop()
-		if !stay(r, time.Duration(seconds)*time.Second, drain.Ending(r.Context()), out.flush) {
-			panic(http.ErrAbortHandler)
-		}
+		one.hold(w, func() {
+			out := &sharedWriter{w: w}
+			if start(out) != nil { // another server in the process records
+				one.refuse(w)
+				return
+			}
+			defer stop()
+			if !stay(r, time.Duration(seconds)*time.Second, drain.Ending(r.Context()), out.flush) {
+				panic(http.ErrAbortHandler)
+			}
+		})
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -344,13 +345,17 @@ func stream(w http.ResponseWriter, r *http.Request, interval time.Duration, emit
 
 // bindAll binds the app listener and, unless its paths go to the app's, the ops
 // listener, before anything runs: a busy port is an error with its name.
-func bindAll(ctx context.Context, cfg Config, lim limits, log *slog.Logger, m *metrics) (app, ops *drain.Listener, err error) {
+func bindAll(ctx context.Context, cfg Config, vars []variable, lim limits, log *slog.Logger, m *metrics) (app, ops *drain.Listener, err error) {
 	listen := func(name, addr string, maxConns, spare int) (*drain.Listener, error) {
 		ln, err := drain.Listen(ctx, addr, drain.Options{
 			MaxConns: maxConns, Spare: spare, WriteTimeout: cfg.WriteTimeout, Observe: m.connections(name, log),
 		})
 		if err != nil {
 			// "listen tcp :80: bind: permission denied" names what is said better below.
+			var dns *net.DNSError
+			if errors.As(err, &dns) {
+				return nil, errors.New(dns.Err)
+			}
 			return nil, probe.Reason(err)
 		}
 		log.Info("listening", "server", name, "addr", ln.Addr().String(), "max_conns", maxConns)
@@ -358,9 +363,9 @@ func bindAll(ctx context.Context, cfg Config, lim limits, log *slog.Logger, m *m
 	}
 	app, err = listen("app", net.JoinHostPort(cfg.BindAddress, strconv.Itoa(cfg.Port)), lim.conns, lim.spare)
 	if err != nil {
-		what := fmt.Sprintf("PORT=%d", cfg.Port)
+		what := named(vars, "PORT").shown()
 		if cfg.BindAddress != "" {
-			what = fmt.Sprintf("IMAGELAB_BIND_ADDRESS=%q %s", cfg.BindAddress, what)
+			what = named(vars, "IMAGELAB_BIND_ADDRESS").shown() + " " + what
 		}
 		return nil, nil, fmt.Errorf("listen %s: %w", what, err)
 	}
@@ -370,7 +375,7 @@ func bindAll(ctx context.Context, cfg Config, lim limits, log *slog.Logger, m *m
 	ops, err = listen("ops", cfg.OpsAddr, lim.opsConns, 0)
 	if err != nil {
 		app.Close()
-		return nil, nil, fmt.Errorf("listen IMAGELAB_OPS_ADDR=%q: %w", cfg.OpsAddr, err)
+		return nil, nil, fmt.Errorf("listen %s: %w", named(vars, "IMAGELAB_OPS_ADDR").shown(), err)
 	}
 	return app, ops, nil
 }
