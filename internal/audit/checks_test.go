@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/fstest"
@@ -138,6 +140,20 @@ var checkCases = []checkCase{
 	{check: "file-capabilities", name: "one", edit: func(f *fixture) { f.file("bin/ping", "0755", "\x7fELF"); f.caps["bin/ping"] = true }, want: Warn, says: "/bin/ping"},
 	{check: "file-capabilities", name: "an attribute that cannot be read", edit: func(f *fixture) { f.file("bin/ping", "0755", "\x7fELF"); f.deny("xattr bin/ping") }, want: Pass, skips: 1},
 	{check: "file-capabilities", name: "no attributes at all", edit: func(f *fixture) { f.sys.FileCapability = nil }, want: Unknown},
+	{check: "file-capabilities", name: "one, beside what cannot be read", edit: func(f *fixture) {
+		f.file("bin/ping", "0755", "\x7fELF")
+		f.caps["bin/ping"] = true
+		f.file("bin/other", "0755", "\x7fELF")
+		f.deny("xattr bin/other")
+		f.tree("root dir 0700")
+		f.deny("root")
+	}, want: Warn, says: "/bin/ping", skips: 2},
+	{check: "file-capabilities", name: "none, beside what cannot be read", edit: func(f *fixture) {
+		f.file("bin/other", "0755", "\x7fELF")
+		f.deny("xattr bin/other")
+		f.tree("root dir 0700")
+		f.deny("root")
+	}, want: Pass, skips: 2},
 	{check: "file-capabilities", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
 
 	{check: "app-binary-immutable", name: "on a read-only mount", want: Pass, says: "read-only"},
@@ -164,6 +180,26 @@ var checkCases = []checkCase{
 		f.link("proc/7/exe", "/app")
 	}, want: Fail, says: "process 7"},
 	{check: "app-binary-immutable", name: "the auditor in its place", edit: func(f *fixture) { f.sys.PID = 1 }, want: NotApplicable},
+	{check: "app-binary-immutable", name: "in a directory for everyone", edit: func(f *fixture) {
+		writableApp("0755", 0, 0)(f)
+		f.link("proc/1/exe", "/srv/app")
+		f.owned("srv/app", "0755", 0, 0)
+		f.tree("srv dir 0777")
+	}, want: Fail, says: "/srv (everyone may)"},
+	{check: "app-binary-immutable", name: "in a sticky directory for everyone", edit: func(f *fixture) {
+		writableApp("0755", 0, 0)(f)
+		f.link("proc/1/exe", "/srv/app")
+		f.owned("srv/app", "0755", 0, 0)
+		f.tree("srv dir 01777")
+	}, want: Pass},
+	{check: "app-binary-immutable", name: "the sticky bit of a file means nothing", edit: writableApp("01757", 0, 0), want: Fail, says: "everyone"},
+	{check: "app-binary-immutable", name: "a mount over another at the same place decides", edit: func(f *fixture) {
+		writableApp("0777", 65532, 0)(f)
+		f.link("proc/1/exe", "/srv/app")
+		f.owned("srv/app", "0777", 65532, 0)
+		f.mount("/a /srv rw - ext4 /dev/vda rw")
+		f.mount("/b /srv ro - ext4 /dev/vda rw")
+	}, want: Pass, says: "read-only mount (/srv)"},
 	{check: "app-binary-immutable", name: "unreadable", edit: func(f *fixture) { f.deny("proc/1/exe", "proc/1/cmdline") }, want: Unknown, unread: true},
 
 	{check: "writable-mounts", name: "none", want: Pass},
@@ -279,6 +315,13 @@ var checkCases = []checkCase{
 	{check: "memory-limit", name: "the host's cgroups over the own", edit: func(f *fixture) {
 		f.sub("proc/self/mountinfo", "/ /sys/fs/cgroup/memory ", "/../.. /sys/fs/cgroup/memory ")
 	}, want: Unknown, says: "/../.."},
+	{check: "memory-limit", name: "the size of the machine, which is unknown", edit: func(f *fixture) { f.deny("proc/meminfo") }, want: Pass},
+	{check: "memory-limit", name: "all that the machine has", edit: func(f *fixture) {
+		f.write("proc/meminfo", "MemFree:  1024 kB\nMemTotal:  65536 kB\n")
+	}, want: Warn, says: "not less than the machine has (64 MiB)"},
+	{check: "memory-limit", name: "a page less than the machine has", edit: func(f *fixture) {
+		f.write("proc/meminfo", "MemTotal:  65540 kB\n")
+	}, want: Pass},
 	{check: "memory-limit", name: "unreadable", edit: func(f *fixture) { f.deny("sys/fs/cgroup/memory/memory.stat") }, want: Unknown, unread: true},
 
 	{check: "cpu-limit", name: "v1", want: Pass, says: "0.5 CPUs"},
@@ -289,16 +332,46 @@ var checkCases = []checkCase{
 	{check: "cpu-limit", name: "v2", posture: "kubernetes", want: Pass, says: "0.5 CPUs in /sys/fs/cgroup/cpu.max"},
 	{check: "cpu-limit", name: "v2 without, where Kubernetes sets a weight always", posture: "kubernetes", edit: func(f *fixture) { f.write("sys/fs/cgroup/cpu.max", "max 100000\n") }, want: Fail},
 	{check: "cpu-limit", name: "nonsense", edit: func(f *fixture) { f.write("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "much\n") }, want: Unknown},
+	{check: "cpu-limit", name: "a parent's quota without its period", edit: func(f *fixture) {
+		f.sub("proc/self/cgroup", "cpu:/", "cpu:/app")
+		f.write("sys/fs/cgroup/cpu/app/cpu.cfs_quota_us", "-1\n")
+		f.write("sys/fs/cgroup/cpu/app/cpu.cfs_period_us", "100000\n")
+		delete(f.files, "sys/fs/cgroup/cpu/cpu.cfs_period_us")
+	}, want: Unknown, says: "is no quota"},
+	{check: "cpu-limit", name: "v1 by a parent that is seen", edit: func(f *fixture) {
+		f.sub("proc/self/cgroup", "cpu:/", "cpu:/app")
+		f.write("sys/fs/cgroup/cpu/app/cpu.cfs_quota_us", "-1\n")
+		f.write("sys/fs/cgroup/cpu/app/cpu.cfs_period_us", "100000\n")
+	}, want: Pass, says: "0.5 CPUs"},
+	{check: "cpu-limit", name: "v2 weight only", edit: func(f *fixture) { v2(f); f.write("sys/fs/cgroup/cpu.weight", "50\n") }, want: Warn, says: "50 in /sys/fs/cgroup/cpu.weight"},
+	{check: "cpu-limit", name: "v2 with the weight that is the default", edit: v2, want: Fail},
+	{check: "cpu-limit", name: "v1 with the shares that are the default", edit: func(f *fixture) {
+		f.write("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n")
+		f.write("sys/fs/cgroup/cpu/cpu.shares", "1024\n")
+	}, want: Fail},
+	{check: "cpu-limit", name: "a period of nothing", edit: func(f *fixture) { v2(f); f.write("sys/fs/cgroup/cpu.max", "50000 0\n") }, want: Unknown, says: "is no quota"},
+	{check: "cpu-limit", name: "a quota of nothing", edit: func(f *fixture) { v2(f); f.write("sys/fs/cgroup/cpu.max", "0 100000\n") }, want: Unknown, says: "is no quota"},
 	{check: "cpu-limit", name: "unreadable", edit: func(f *fixture) { f.deny("sys/fs/cgroup/cpu/cpu.cfs_quota_us") }, want: Unknown, unread: true},
 
 	{check: "pids-limit", name: "v1", want: Pass, says: "64"},
 	{check: "pids-limit", name: "v1 without", posture: "root-alpine", want: Fail},
 	{check: "pids-limit", name: "Kubernetes sets it on the pod", posture: "kubernetes", want: Warn},
+	{check: "pids-limit", name: "0 is a limit", edit: func(f *fixture) { f.write("sys/fs/cgroup/pids/pids.max", "0\n") }, want: Pass, says: "0 in"},
 	{check: "pids-limit", name: "unreadable", edit: func(f *fixture) { f.deny("sys/fs/cgroup/pids/pids.max") }, want: Unknown, unread: true},
 
 	{check: "ulimits", name: "bounded", want: Pass, says: "nofile 1024"},
 	{check: "ulimits", name: "core dumps", posture: "root-alpine", want: Warn, says: "core unlimited"},
 	{check: "ulimits", name: "the auditor's own do not count", edit: func(f *fixture) { f.write("proc/self/limits", "") }, want: Pass},
+	{check: "ulimits", name: "as many open files as the kernel allows", edit: func(f *fixture) {
+		f.sub("proc/1/limits", "1024                 1024 ", "1024                 1048576 ")
+	}, want: Pass, says: "nofile 1048576"},
+	{check: "ulimits", name: "more open files", edit: func(f *fixture) {
+		f.sub("proc/1/limits", "1024                 1024 ", "1024                 1048577 ")
+	}, want: Warn},
+	{check: "ulimits", name: "open files without limit", edit: func(f *fixture) {
+		f.sub("proc/1/limits", "1024                 1024 ", "1024                 unlimited ")
+	}, want: Warn, says: "nofile unlimited"},
+	{check: "ulimits", name: "no open files at all", edit: func(f *fixture) { f.sub("proc/1/limits", "1024                 1024 ", "0                 0 ") }, want: Pass, says: "nofile 0"},
 	{check: "ulimits", name: "unreadable", edit: func(f *fixture) { f.deny("proc/1/limits") }, want: Unknown, unread: true},
 
 	{check: "oom-killable", name: "default", want: Pass},
@@ -429,11 +502,17 @@ var checkCases = []checkCase{
 	{check: "executable-count", name: "few; neither libraries nor empty files", posture: "root-alpine", want: Pass, says: "3 executables"},
 	{check: "executable-count", name: "more", edit: manyFiles(20), want: Warn},
 	{check: "executable-count", name: "many", edit: manyFiles(101), want: Fail},
+	{check: "executable-count", name: "as many as are few", edit: manyFiles(fewExecutables), want: Pass},
+	{check: "executable-count", name: "as many as are not yet too many", edit: manyFiles(manyExecutables), want: Warn},
 	{check: "executable-count", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
 
 	{check: "image-size", name: "small", want: Pass},
 	{check: "image-size", name: "larger", edit: bigFile(60 << 20), want: Warn, says: "60 MiB"},
 	{check: "image-size", name: "over the budget", edit: func(f *fixture) { bigFile(60 << 20)(f); f.sys.ImageBudget = 50 << 20 }, want: Fail},
+	{check: "image-size", name: "as large as is small", edit: bigFile(smallImage), want: Pass},
+	{check: "image-size", name: "as large as the budget", edit: func(f *fixture) { bigFile(60 << 20)(f); f.sys.ImageBudget = 60 << 20 }, want: Warn},
+	{check: "image-size", name: "as large as a budget below what is small", edit: func(f *fixture) { bigFile(1 << 10)(f); f.sys.ImageBudget = 1 << 10 }, want: Pass},
+	{check: "image-size", name: "over a budget below what is small", edit: func(f *fixture) { bigFile(1 << 10)(f); f.sys.ImageBudget = 1<<10 - 1 }, want: Fail},
 	{check: "image-size", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
 }
 
@@ -445,6 +524,14 @@ func hostNamespace(kind string) func(*fixture) {
 			f.write("proc/self/oom_score_adj", "0\n")
 		}
 	}
+}
+
+// v2 gives the container the one hierarchy of cgroup v2, without a CPU quota.
+func v2(f *fixture) {
+	f.write("proc/self/cgroup", "0::/\n")
+	f.mount("/ /sys/fs/cgroup ro - cgroup2 cgroup2 rw")
+	f.write("sys/fs/cgroup/cpu.max", "max 100000\n")
+	f.write("sys/fs/cgroup/cpu.weight", "100\n")
 }
 
 func hostMount(line string) func(*fixture) { return func(f *fixture) { f.mount(line) } }
@@ -473,8 +560,11 @@ func manyFiles(n int) func(*fixture) {
 	}
 }
 
+// zeros are what large files are made of; nobody reads them.
+var zeros = sync.OnceValue(func() []byte { return make([]byte, 60<<20) })
+
 func bigFile(size int) func(*fixture) {
-	return func(f *fixture) { f.files["data"] = &fstest.MapFile{Data: make([]byte, size), Mode: 0o444} }
+	return func(f *fixture) { f.files["data"] = &fstest.MapFile{Data: zeros()[:size], Mode: 0o444} }
 }
 
 // cgroupOf returns the own cgroup's directory of a v1 controller.
@@ -744,6 +834,17 @@ func TestResolveStaysInside(t *testing.T) {
 	f.link("usr/bin/sh", "../../../../bin/busybox")
 	f.write("usr/bin/busybox", "x")
 	f.link("loop", "/loop")
+	f.write("end", "x")
+	f.link("1", "/end")
+	for i := range 40 { // from 41 on, one link more than the kernel follows
+		f.link(strconv.Itoa(i+2), strconv.Itoa(i+1))
+	}
+	if got, _, err := resolve(f.sys.FS, "/40"); got != "/end" || err != nil {
+		t.Errorf("resolve(/40) = %s, %v, want /end over 40 links", got, err)
+	}
+	if _, _, err := resolve(f.sys.FS, "/41"); err == nil {
+		t.Error("resolve(/41) follows 41 links, and the kernel follows 40")
+	}
 	if got, _, err := resolve(f.sys.FS, "/bin/sh"); got != "/usr/bin/busybox" || err != nil {
 		t.Errorf("resolve(/bin/sh) = %s, %v", got, err)
 	}
