@@ -470,19 +470,16 @@ func deviceNodes(c *container) verdict {
 	if err != nil {
 		return unknown(err)
 	}
-	worst := Pass
+	var failed bool
 	var names []string
 	var nodes []string
 	for _, d := range devices {
 		switch d.status() {
 		case Fail:
-			worst = Fail
+			failed = true
 			names = slices.Insert(names, 0, d.name)
 			nodes = slices.Insert(nodes, 0, d.String())
 		case Warn:
-			if worst == Pass {
-				worst = Warn
-			}
 			names = append(names, d.name)
 			nodes = append(nodes, d.String())
 		}
@@ -505,7 +502,7 @@ func deviceNodes(c *container) verdict {
 	}
 	text := strings.Join(evidence, "; ")
 	switch {
-	case worst == Fail:
+	case failed:
 		return fail("%s", text).at(names[0])
 	case len(evidence) > 0:
 		return warn("%s", text).at(cmp.Or(slices.Concat(names, []string{"DEVICE"})...))

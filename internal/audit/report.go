@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -127,7 +128,7 @@ func byteSize(n int64) string {
 		size /= 1024
 		unit++
 	}
-	if unit == 0 || size == float64(int64(size)) {
+	if size == math.Trunc(size) {
 		return fmt.Sprintf("%.0f %s", size, units[unit])
 	}
 	return fmt.Sprintf("%.1f %s", size, units[unit])

@@ -271,7 +271,7 @@ func (w *walker) content(name string, info fs.FileInfo) {
 		if candidate {
 			w.executables++ // what else would have the x bit
 		}
-		if kind := secretName(name); kind != "" && info.Size() > 0 {
+		if kind := secretName(name); kind != "" {
 			w.secrets.add(name, kind+", not readable by the auditor")
 		}
 		return
