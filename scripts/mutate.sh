@@ -52,11 +52,20 @@ chmod 755 "$work/bin/go"
 # column. The flag for processors is broken in this version, and -vet finds nothing
 # that the tests do not. A mutant may ask for memory without end, hence the limit.
 unleash() {
+	n=0
 	(
 		ulimit -v 16777216
 		PATH=$work/bin:$PATH TMPDIR=$work/tmp GOFLAGS='-count=1 -vet=off' \
 			nice -n 19 "$program" unleash --workers 1 --timeout-coefficient 10 --exclude-files / "./$1" 2>&1
-	) | tee "$work/log" | awk -v name="$1" '/ at .*:[0-9]+:[0-9]+$/ && ++n % 50 == 0 { print name ": " n " mutants" }' >&2 || {
+	) | while IFS= read -r line; do
+		printf '%s\n' "$line"
+		case $line in
+		*[0-9]:[0-9]*) ;;
+		*) continue ;;
+		esac
+		n=$((n + 1))
+		[ $((n % 50)) -ne 0 ] || say "$1: $n mutants so far"
+	done >"$work/log" || {
 		cat "$work/log" >&2
 		die "gremlins failed in $1, see above"
 	}
