@@ -763,7 +763,11 @@ func TestChecks(t *testing.T) {
 			if tc.edit != nil {
 				tc.edit(f)
 			}
-			got := f.run().result(t, tc.check)
+			r, err := Run(t.Context(), f.sys, Options{Only: []string{tc.check}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := r.result(t, tc.check)
 			text := got.Evidence + " | " + got.Reason
 			if got.Status != tc.want || !strings.Contains(text, tc.says) || got.Incomplete != tc.skips {
 				t.Errorf("%s = %s, incomplete %d, %q; want %s, incomplete %d, %q", tc.check, got.Status, got.Incomplete, text, tc.want, tc.skips, tc.says)
