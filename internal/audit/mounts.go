@@ -268,8 +268,7 @@ func isManaged(m mount) bool {
 		rest := parts[i+1:]
 		switch {
 		case part == "volumes" && len(rest) >= 2 && rest[1] == "_data",
-			part == "containers" && len(rest) >= 2 && isContainerID(rest[0]),
-			part == "overlay-containers" && len(rest) >= 2 && isContainerID(rest[0]),
+			(part == "containers" || part == "overlay-containers") && len(rest) >= 2 && isContainerID(rest[0]),
 			part == "pods" && len(rest) >= 2 && slices.Contains([]string{"volumes", "volume-subpaths", "etc-hosts", "containers"}, rest[1]):
 			return true
 		}
