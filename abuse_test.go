@@ -2,13 +2,19 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -142,20 +148,39 @@ func TestUnwantedBodiesHoldNoConnection(t *testing.T) {
 
 func TestWithoutDescriptorsItRecovers(t *testing.T) {
 	t.Parallel()
-	in := startProcess(t, []string{"/bin/sh", "-c", `ulimit -n 64 && exec "$0"`},
-		"IMAGELAB_MAX_CONNS=1000", "IMAGELAB_READ_HEADER_TIMEOUT=1h")
+	in := startProcess(t, []string{"/bin/sh", "-c", `ulimit -n 20 && exec "$0"`}, // too few for the least of caps
+		"IMAGELAB_READ_HEADER_TIMEOUT=1h")
+	var conns []net.Conn
 	for range 120 {
 		conn, _ := dial(t, host(in.app))
 		fmt.Fprint(conn, "GET /health HTTP/1.1\r\n")
+		conns = append(conns, conn)
 	}
-	in.healthy(t, "with every descriptor in use")
+	for range 20 {
+		in.healthy(t, "with every descriptor in use")
+	}
 	eventually(t, "count of the failures", func() bool {
 		return in.metric(t, `imagelab_accept_errors_total{server="app"}`) != ""
 	})
 	if in.log.find("cannot accept connections, trying again until it works") == nil {
 		t.Errorf("the log does not say so:\n%s", in.log)
 	}
-	eventually(t, "word of the recovery", func() bool { return in.log.find("accepting connections again") != nil })
+	if in.log.find("accepting connections again") != nil {
+		t.Error("the log speaks of a recovery while the descriptors are in use")
+	}
+	for _, conn := range conns {
+		conn.Close()
+	}
+	eventually(t, "word of the recovery", func() bool {
+		in.healthy(t, "after the failures")
+		time.Sleep(100 * time.Millisecond) // one connection at a time
+		return in.log.find("accepting connections again") != nil
+	})
+	for _, line := range []string{"cannot accept connections, trying again until it works", "accepting connections again"} {
+		if n := strings.Count(in.log.String(), line); n != 1 {
+			t.Errorf("%q is logged %d times, want once", line, n)
+		}
+	}
 }
 
 func TestSeriesDoNotGrowWithWhatClientsSend(t *testing.T) {
@@ -262,5 +287,110 @@ func answersOf(r *bufio.Reader) string {
 		}
 		_, _ = io.Copy(io.Discard, resp.Body)
 		codes = append(codes, fmt.Sprint(resp.StatusCode))
+	}
+}
+
+// greedy is a client that sends requests for as long as they are taken, and reads nothing,
+// or a byte now and then. It comes back when it is thrown out.
+func greedy(ctx context.Context, addr, request string, sips bool) {
+	for ctx.Err() == nil {
+		greedyConnection(ctx, addr, request, sips)
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func greedyConnection(ctx context.Context, addr, request string, sips bool) {
+	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+		return raw.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 2048) })
+	}}
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	many := strings.Repeat(request, 100)
+	for sip := make([]byte, 1); ; {
+		_ = conn.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		_, err := io.WriteString(conn, many)
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+		if sips {
+			if _, err := conn.Read(sip); err != nil {
+				return
+			}
+		}
+	}
+}
+
+func TestClientsThatDoNotReadKeepNobodyOut(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name, request string
+		sips          bool
+	}{
+		{"reads nothing", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", false},
+		{"reads a byte now and then", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", true},
+		{"asks for its health", "GET /health HTTP/1.1\r\nHost: x\r\n\r\n", false},
+		{"sends no body", "POST /store HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n", false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			in := start(t, "IMAGELAB_MAX_CONNS=16", "IMAGELAB_SHUTDOWN_TIMEOUT=1s")
+			ctx, cancel := context.WithCancel(t.Context())
+			var clients sync.WaitGroup
+			for range 24 {
+				clients.Go(func() { greedy(ctx, host(in.app), tc.request, tc.sips) })
+			}
+			eventually(t, "cap", func() bool {
+				n, _ := strconv.Atoi(in.metric(t, `imagelab_connections{server="app"}`))
+				return n >= 16
+			})
+			_, port, _ := net.SplitHostPort(host(in.app))
+			for range 5 {
+				in.healthy(t, "under clients that do not read")
+				if code, line := probeServer(t, "PORT="+port); code != exitOK {
+					t.Errorf("--healthcheck = %d, %s", code, line)
+				}
+				eventually(t, "answer to GET /", func() bool { // which may have to be sent again
+					resp, _ := fetch(t, "GET", in.app+"/", "")
+					return resp.StatusCode == http.StatusOK
+				})
+			}
+			cancel()
+			clients.Wait()
+		})
+	}
+}
+
+// probeServer runs --healthcheck in this process.
+func probeServer(t *testing.T, environ ...string) (code int, line string) {
+	t.Helper()
+	var out bytes.Buffer
+	code = run(t.Context(), []string{"--healthcheck", "--timeout", patience.String()}, environ, &out, io.Discard)
+	return code, out.String()
+}
+
+func TestProbeIsAnsweredWhileEveryConnectionIsServed(t *testing.T) {
+	t.Parallel()
+	in := start(t, "IMAGELAB_MAX_CONNS=8", "IMAGELAB_MAX_IN_FLIGHT=100", "IMAGELAB_FAULTS=true", "IMAGELAB_SHUTDOWN_TIMEOUT=1ms")
+	for range 8 {
+		conn, _ := dial(t, host(in.app))
+		fmt.Fprint(conn, "GET /delay/10m HTTP/1.1\r\nHost: x\r\n\r\n")
+	}
+	eventually(t, "requests in flight", func() bool {
+		return in.metric(t, `imagelab_http_requests_in_flight{route="/delay/{duration}",server="app"}`) == "8"
+	})
+	for range 20 {
+		in.healthy(t, "with a request on every connection")
+	}
+	resp, body := fetch(t, "GET", in.app+"/", "")
+	if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "overloaded") {
+		t.Errorf("GET / = %d %s, want 503 overloaded with Retry-After", resp.StatusCode, body)
 	}
 }

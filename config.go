@@ -45,7 +45,7 @@ type Config struct {
 
 	LogLevel  slog.Level `env:"IMAGELAB_LOG_LEVEL" envDefault:"info" want:"debug, info, warn or error" desc:"least level that is logged"`
 	LogFormat string     `env:"IMAGELAB_LOG_FORMAT" envDefault:"json" oneof:"json text" desc:"format of the log on stderr"`
-	AccessLog string     `env:"IMAGELAB_ACCESS_LOG" envDefault:"errors" oneof:"errors all off" desc:"requests that are logged; errors means status 500 and up"`
+	AccessLog string     `env:"IMAGELAB_ACCESS_LOG" envDefault:"errors" oneof:"errors all off" desc:"requests that are logged; errors means status 500 and up, 20 a second at most"`
 
 	DrainDelay        time.Duration `env:"IMAGELAB_DRAIN_DELAY" envDefault:"250ms" min:"0s" max:"10m" desc:"after SIGTERM, how long new connections are still served while /readyz says draining"`
 	ShutdownTimeout   time.Duration `env:"IMAGELAB_SHUTDOWN_TIMEOUT" envDefault:"8s" min:"0s" max:"1h" desc:"after the delay, how long requests in flight may take before they are cut"`

@@ -23,9 +23,12 @@ var dashboardFiles embed.FS
 const dashboardPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
-// dashboard is the page's handlers by path. The page holds no data.
-func dashboard() map[string]http.HandlerFunc {
-	byPath := map[string]http.HandlerFunc{}
+// dashboard returns the page, and a handler for the files that it refers to, by
+// the {name} of the path: they are one route, as their names change with their
+// content and would be another series of the metrics in each release. They hold
+// no data.
+func dashboard() (page, assets http.HandlerFunc) {
+	byName := map[string]http.HandlerFunc{}
 	files, err := fs.Glob(dashboardFiles, "web/dist/*.gz")
 	if err != nil {
 		panic(err) // the pattern is wrong
@@ -37,12 +40,18 @@ func dashboard() map[string]http.HandlerFunc {
 		}
 		name := strings.TrimSuffix(path.Base(file), ".gz")
 		if name == "index.html" {
-			byPath["/{$}"] = serveFile(name, content, "no-cache")
+			page = serveFile(name, content, "no-cache")
 		} else {
-			byPath["/"+name] = serveFile(name, content, "public, max-age=31536000, immutable")
+			byName[name] = serveFile(name, content, "public, max-age=31536000, immutable")
 		}
 	}
-	return byPath
+	return page, func(w http.ResponseWriter, r *http.Request) {
+		serve, known := byName[r.PathValue("name")]
+		if !known {
+			serve = serveNotFound
+		}
+		serve(w, r)
+	}
 }
 
 // fileTypes are the media types of the dashboard's files.

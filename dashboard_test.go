@@ -35,7 +35,7 @@ func built(t *testing.T) map[string][]byte {
 		if n := bytes.Count(page, []byte(`"`+name+`"`)); n == 0 {
 			t.Fatalf("web/index.html does not refer to %q", name)
 		}
-		page = bytes.ReplaceAll(page, []byte(`"`+name+`"`), []byte(`"`+hashed+`"`))
+		page = bytes.ReplaceAll(page, []byte(`"`+name+`"`), []byte(`"assets/`+hashed+`"`))
 		files[hashed] = content
 	}
 	files["index.html"] = page

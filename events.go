@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -235,8 +237,12 @@ func (e *events) actor() (execute func() error, interrupt func(error)) {
 	return execute, func(error) { cancel() }
 }
 
+// appRejections are the reasons for which the app listener turns requests away; the
+// other ones are the ops listener's.
+var appRejections = []string{"in_flight", "connections", "body", "uploads"}
+
 // collect sums up the registry's families in live. Requests are those of the app
-// listener, without the ops paths that may be mounted there.
+// listener, without health probes and the ops paths that may be mounted there.
 func collect(families []*dto.MetricFamily, live *compare.Live) {
 	byName := map[string][]*dto.Metric{}
 	for _, f := range families {
@@ -250,14 +256,27 @@ func collect(families []*dto.MetricFamily, live *compare.Live) {
 		}
 		return total
 	}
-	app := func(l map[string]string) bool { return l["server"] == "app" && !strings.HasPrefix(l["route"], "/-/") }
+	known := func(name string) *float64 {
+		if len(byName[name]) == 0 {
+			return nil
+		}
+		value := sum(name, nil)
+		return &value
+	}
+	app := func(l map[string]string) bool {
+		return l["server"] == "app" && l["route"] != healthPath && !strings.HasPrefix(l["route"], "/-/")
+	}
 
 	live.Requests = compare.Requests{
 		Total:    sum(metricRequests, app),
+		ByClass:  map[string]float64{},
 		Failed:   sum(metricRequests, func(l map[string]string) bool { return app(l) && l["code"] >= "500" }),
-		Rejected: sum(metricRejected, nil),
+		Rejected: sum(metricRejected, func(l map[string]string) bool { return slices.Contains(appRejections, l["reason"]) }),
 		Panics:   sum(metricPanics, nil),
 		InFlight: sum(metricInFlight, app),
+	}
+	for _, class := range []string{"1xx", "2xx", "3xx", "4xx", "5xx"} {
+		live.Requests.ByClass[class] = sum(metricRequests, func(l map[string]string) bool { return app(l) && l["code"][:1] == class[:1] })
 	}
 	live.Latency = compare.Histogram{Bounds: []float64{}, Counts: []uint64{}}
 	for _, m := range byName[metricDuration] {
@@ -271,17 +290,22 @@ func collect(families []*dto.MetricFamily, live *compare.Live) {
 		live.Probes.SumSeconds += m.GetHistogram().GetSampleSum()
 	}
 	live.Process = compare.Process{
-		ResidentBytes: sum(metricResident, nil),
-		HeapBytes:     sum(metricHeap, nil),
-		CPUSeconds:    sum(metricCPU, nil),
-		OpenFiles:     sum(metricOpenFiles, nil),
-		Goroutines:    sum(metricGoroutines, nil),
+		MemoryBytes:         cmp.Or(known(metricWorkingSet), known(metricMemory)),
+		MemoryLimitBytes:    known(metricMemoryLimit),
+		ResidentBytes:       sum(metricResident, nil),
+		HeapBytes:           sum(metricHeap, nil),
+		CPUSeconds:          sum(metricCPU, nil),
+		CPULimit:            known(metricCPULimit),
+		CPUThrottledSeconds: known(metricCPUThrottled),
+		OpenFiles:           sum(metricOpenFiles, nil),
+		Goroutines:          sum(metricGoroutines, nil),
 	}
 	live.Store = compare.Store{
 		Bytes:         sum(metricStoreBytes, nil),
 		CapacityBytes: sum(metricStoreCapacity, nil),
 		Blobs:         sum(metricStoreBlobs, nil),
 		Rejected:      sum(metricStoreRejected, nil),
+		Full:          sum(metricStoreRejected, func(l map[string]string) bool { return l["reason"] == errStoreFull.Error() }),
 	}
 	if len(byName[metricDrainDuration]) > 0 {
 		seconds := sum(metricDrainDuration, app)

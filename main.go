@@ -78,13 +78,15 @@ func serve(stop *stopper, cfg Config, vars []variable, environ []string, log *sl
 	reg := prometheus.NewRegistry()
 	m := newMetrics(reg, h, cfg.Variant, dropped)
 	lim := applyLimits(cfg, log)
-	appLn, opsLn, err := bindAll(stop.outside, cfg, lim.conns, log, m)
+	appLn, opsLn, err := bindAll(stop.outside, cfg, lim, log, m)
 	if err != nil {
 		log.Error("cannot start", "err", err)
 		return exitFailed
 	}
+	m.caps(lim, opsLn != nil)
 	blobs := openStore(cfg, lim.uploads, reg, m, log)
 	system := newSystem(environ, cfg.Variant, cfg.ImageBudget)
+	reg.MustRegister(cgroupMetrics{system.Usage})
 	auditor := newAuditor(system, h.app, reg, log)
 	peers := cfg.Peers.all
 	live := newEvents(reg, h, m, cfg.Variant, cfg.OpsToken, peers)

@@ -30,6 +30,7 @@ type server struct {
 	routes    map[string]*routeMetrics // by pattern; complete before it serves
 	unmatched *routeMetrics
 	recorders sync.Pool
+	lines     lineBudget // of failures
 	epoch     time.Time
 }
 
@@ -107,6 +108,13 @@ func (s *server) handle(pattern string, kind routeKind, h http.Handler) {
 	s.mux.Handle(pattern, s.measure(rm, kind, h))
 }
 
+// handleStream adds a route whose answers last as long as somebody listens: its
+// requests are counted, and no part of the durations.
+func (s *server) handleStream(pattern string, kind routeKind, h http.Handler) {
+	s.handle(pattern, kind, h)
+	s.routes[pattern].untimed = true
+}
+
 // measure counts what is in flight by route, and refuses what is too much.
 func (s *server) measure(rm *routeMetrics, kind routeKind, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -115,14 +123,27 @@ func (s *server) measure(rm *routeMetrics, kind routeKind, h http.Handler) http.
 		if kind == watching {
 			drain.Expendable(r.Context())
 		}
-		if kind == always && s.maxInFlight > 0 && s.inFlight.Load() > s.maxInFlight {
-			s.metrics.rejected.WithLabelValues("in_flight").Inc()
+		if kind == always && !s.hasRoom(r) {
 			w.Header().Set("Retry-After", "1")
 			writeError(w, http.StatusServiceUnavailable, "overloaded", "a new try in a second")
 			return
 		}
 		h.ServeHTTP(w, r)
 	})
+}
+
+// hasRoom says whether there is room for the request: below the cap of requests, and of
+// connections.
+func (s *server) hasRoom(r *http.Request) bool {
+	if s.maxInFlight > 0 && s.inFlight.Load() > s.maxInFlight {
+		s.metrics.rejected.WithLabelValues("in_flight").Inc()
+		return false
+	}
+	if !drain.Room(r.Context()) {
+		s.metrics.rejected.WithLabelValues("connections").Inc()
+		return false
+	}
+	return true
 }
 
 // ServeHTTP runs one request to its route.
@@ -152,7 +173,10 @@ func (s *server) finish(rec *recorder, r *http.Request, took time.Duration, prob
 	aborted := problem == http.ErrAbortHandler
 	if problem != nil && !aborted {
 		s.metrics.panics.Inc()
-		s.log.Error("panic in a handler, its request was answered 500 or cut", "route", route.route, "err", fmt.Sprint(problem), "stack", string(debug.Stack()))
+		if held, ok := s.lines.take(time.Since(s.epoch)); ok {
+			s.log.Error("panic in a handler, its request was answered 500 or cut", "route", route.route,
+				"err", fmt.Sprint(problem), "stack", string(debug.Stack()), "held_back", held)
+		}
 		if rec.status == 0 {
 			writeError(rec, http.StatusInternalServerError, "internal", "")
 		} else {
@@ -167,17 +191,36 @@ func (s *server) finish(rec *recorder, r *http.Request, took time.Duration, prob
 		_ = http.NewResponseController(rec.ResponseWriter).SetReadDeadline(time.Now().Add(restPatience))
 	}
 	route.observe(r.Method, rec.status, took)
-	if s.accessLog == "all" || s.accessLog == "errors" && rec.status >= 500 {
-		s.log.LogAttrs(r.Context(), slog.LevelInfo, "request",
-			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.String("route", route.route),
-			slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes),
-			slog.Float64("duration_seconds", took.Seconds()), slog.String("client", r.RemoteAddr))
-	}
+	s.logRequest(r, rec, route.route, took)
 	rec.ResponseWriter = nil
 	s.recorders.Put(rec)
 	if aborted {
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// logRequest is the access log.
+func (s *server) logRequest(r *http.Request, rec *recorder, route string, took time.Duration) {
+	var held int64
+	switch {
+	case s.accessLog == "all":
+	case s.accessLog == "errors" && rec.status >= 500:
+		var ok bool
+		if held, ok = s.lines.take(time.Since(s.epoch)); !ok {
+			return
+		}
+	default:
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.String("route", route),
+		slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes),
+		slog.Float64("duration_seconds", took.Seconds()), slog.String("client", r.RemoteAddr),
+	}
+	if held > 0 {
+		attrs = append(attrs, slog.Int64("held_back", held))
+	}
+	s.log.LogAttrs(r.Context(), slog.LevelInfo, "request", attrs...)
 }
 
 // restPatience is how long a client may go on sending a body that is not wanted. Its
@@ -282,10 +325,10 @@ func stream(w http.ResponseWriter, r *http.Request, interval time.Duration, emit
 
 // bindAll binds the app listener and, unless its paths go to the app's, the ops
 // listener, before anything runs: a busy port is an error with its name.
-func bindAll(ctx context.Context, cfg Config, maxConns int, log *slog.Logger, m *metrics) (app, ops *drain.Listener, err error) {
-	listen := func(name, addr string, maxConns int) (*drain.Listener, error) {
+func bindAll(ctx context.Context, cfg Config, lim limits, log *slog.Logger, m *metrics) (app, ops *drain.Listener, err error) {
+	listen := func(name, addr string, maxConns, spare int) (*drain.Listener, error) {
 		ln, err := drain.Listen(ctx, addr, drain.Options{
-			MaxConns: maxConns, WriteTimeout: cfg.WriteTimeout, Observe: m.connections(name, log),
+			MaxConns: maxConns, Spare: spare, WriteTimeout: cfg.WriteTimeout, Observe: m.connections(name, log),
 		})
 		if err != nil {
 			// "listen tcp :80: bind: permission denied" names what is said better below.
@@ -294,7 +337,7 @@ func bindAll(ctx context.Context, cfg Config, maxConns int, log *slog.Logger, m 
 		log.Info("listening", "server", name, "addr", ln.Addr().String(), "max_conns", maxConns)
 		return ln, nil
 	}
-	app, err = listen("app", net.JoinHostPort(cfg.BindAddress, strconv.Itoa(cfg.Port)), maxConns)
+	app, err = listen("app", net.JoinHostPort(cfg.BindAddress, strconv.Itoa(cfg.Port)), lim.conns, lim.spare)
 	if err != nil {
 		what := fmt.Sprintf("PORT=%d", cfg.Port)
 		if cfg.BindAddress != "" {
@@ -305,13 +348,10 @@ func bindAll(ctx context.Context, cfg Config, maxConns int, log *slog.Logger, m 
 	if cfg.OpsAddr == "" {
 		return app, nil, nil
 	}
-	ops, err = listen("ops", cfg.OpsAddr, opsConns)
+	ops, err = listen("ops", cfg.OpsAddr, lim.opsConns, 0)
 	if err != nil {
 		app.Close()
 		return nil, nil, fmt.Errorf("listen IMAGELAB_OPS_ADDR=%q: %w", cfg.OpsAddr, err)
 	}
 	return app, ops, nil
 }
-
-// opsConns is room for a few scrapers, probes and viewers.
-const opsConns = 128

@@ -518,3 +518,38 @@ func TestAccessLog(t *testing.T) {
 		})
 	}
 }
+
+func TestClientsCannotFloodTheLog(t *testing.T) {
+	t.Parallel()
+	in := start(t, "IMAGELAB_FAULTS=true")
+	count := func() (lines, heldBack int) {
+		for line := range strings.Lines(in.log.String()) {
+			var record struct {
+				Msg      string
+				HeldBack int `json:"held_back"`
+			}
+			if json.Unmarshal([]byte(line), &record) == nil && record.Msg == "request" {
+				lines++
+				heldBack += record.HeldBack
+			}
+		}
+		return lines, heldBack
+	}
+	sent := 0
+	for ; sent < 500; sent++ {
+		ask(t, "GET", in.app+"/status/500", "")
+	}
+	eventually(t, "count of those that were held back", func() bool {
+		lines, heldBack := count()
+		if heldBack > 0 && lines+heldBack == sent {
+			return true
+		}
+		ask(t, "GET", in.app+"/status/500", "")
+		sent++
+		time.Sleep(100 * time.Millisecond) // for the log to be written
+		return false
+	})
+	if lines, _ := count(); lines > sent/2 {
+		t.Errorf("%d of %d failures were logged", lines, sent)
+	}
+}
