@@ -111,4 +111,5 @@ for package in $(packages "$@"); do
 	fi
 	grep -F "$package/" "$work/explained" | grep -Fxv -f "$work/alive" | sed 's/^/  is in docs\/mutants.md, and does not live: /' || true
 done
-[ -z "$failed" ] || die "${failed# }"
+failed=${failed# }
+[ -z "$failed" ] || die "${failed%;}"
