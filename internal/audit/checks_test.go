@@ -564,6 +564,11 @@ var checkCases = []checkCase{
 		f.deny("proc/9/stat")
 	}, want: Unknown, says: "/proc/9/stat"},
 	{check: "zombie-reaping", name: "the host's init", edit: hostNamespace("pid"), want: NotApplicable},
+	{check: "zombie-reaping", name: "a parent that is the first to be seen", edit: func(f *fixture) {
+		f.denied["proc/1/stat"] = fs.ErrNotExist // as with the mount option hidepid
+		f.process(7, 0, "S", "worker", "worker")
+		f.process(9, 7, "Z", "sleep", "")
+	}, want: Pass, says: "9 (sleep) of its living parent 7 (worker)"},
 	{check: "zombie-reaping", name: "unreadable", edit: func(f *fixture) { f.deny("proc") }, want: Unknown, unread: true},
 
 	{check: "sshd-absent", name: "absent", want: Pass},

@@ -227,3 +227,28 @@ func TestLongListsAreCut(t *testing.T) {
 		}
 	}
 }
+
+// TestFixIsShown: the compose lines, or without them those for the Dockerfile.
+func TestFixIsShown(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name string
+		fix  Fix
+		want string // what follows the reason
+	}{
+		{"compose and image", Fix{Docker: "D", Compose: "C"}, "\n            compose     C\n"},
+		{"image", Fix{Docker: "D", Kubernetes: "K"}, "\n            image       D\n            kubernetes  K\n"},
+		{"Kubernetes", Fix{Kubernetes: "K"}, "\n            kubernetes  K\n"},
+		{"none", Fix{}, "\n"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			r := &Report{Checks: []Result{{ID: "x", Status: Fail, Why: "because", Fix: tc.fix}}}
+			text := textOf(t, r, TextOptions{})
+			_, after, _ := strings.Cut(text, "why         because")
+			if !strings.HasPrefix(after, tc.want+"\n") {
+				t.Errorf("after the reason comes %q, want %q", after, tc.want)
+			}
+		})
+	}
+}
