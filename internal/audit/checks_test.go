@@ -162,6 +162,7 @@ var checkCases = []checkCase{
 		f.mount("/var/lib/docker/volumes/v/_data /data ro - ext4 /dev/vda rw")
 		f.file("data/x", "0666", "x")
 	}, want: Pass},
+	{check: "world-writable-paths", name: "the root", edit: func(f *fixture) { f.tree(". dir 0777") }, want: Warn, says: "/ (directory without the sticky bit)"},
 	{check: "world-writable-paths", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
 
 	{check: "setuid-files", name: "none", posture: "root-alpine", want: Pass},
@@ -662,6 +663,7 @@ var checkCases = []checkCase{
 	{check: "shell-absent", name: "links of busybox", posture: "root-alpine", want: Fail, says: "/bin/sh"},
 	{check: "shell-absent", name: "a link that leads nowhere", edit: func(f *fixture) { f.link("bin/sh", "/bin/busybox") }, want: Pass},
 	{check: "shell-absent", name: "a file that cannot be executed", edit: func(f *fixture) { f.write("usr/share/bash", "x") }, want: Pass},
+	{check: "shell-absent", name: "an empty file, as engines make for mounts", edit: func(f *fixture) { f.file("bin/sh", "0755", "") }, want: Pass},
 	{check: "shell-absent", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
 
 	{check: "package-manager-absent", name: "a database is no manager", edit: func(f *fixture) { f.write("lib/apk/db/installed", "P:x\n") }, want: Pass},

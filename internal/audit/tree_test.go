@@ -256,8 +256,48 @@ func (d denyFS) Open(name string) (fs.File, error) {
 	if err := d.refuse("open", name); err != nil {
 		return nil, err
 	}
-	return d.files.Open(name)
+	file, err := d.files.Open(name)
+	if dir, ok := file.(fs.ReadDirFile); ok {
+		return denyDir{dir, d, name}, err
+	}
+	if denied := d.denied["read "+name]; denied != nil {
+		return denyFile{file, denied}, err
+	}
+	return file, err
 }
+
+// denyFile is a file that can be opened and not read.
+type denyFile struct {
+	fs.File
+	err error
+}
+
+func (f denyFile) Read([]byte) (int, error) { return 0, f.err }
+
+// denyDir is a directory that lists names which cannot be looked at, as one without
+// the right to search it.
+type denyDir struct {
+	fs.ReadDirFile
+	fsys denyFS
+	name string
+}
+
+func (d denyDir) ReadDir(n int) ([]fs.DirEntry, error) {
+	entries, err := d.ReadDirFile.ReadDir(n)
+	for i, e := range entries {
+		if denied := d.fsys.denied["lstat "+path.Join(d.name, e.Name())]; denied != nil {
+			entries[i] = denyEntry{e, denied}
+		}
+	}
+	return entries, err
+}
+
+type denyEntry struct {
+	fs.DirEntry
+	err error
+}
+
+func (e denyEntry) Info() (fs.FileInfo, error) { return nil, e.err }
 
 func (d denyFS) ReadLink(name string) (string, error) {
 	if err := d.refuse("readlink", name); err != nil {

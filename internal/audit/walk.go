@@ -182,7 +182,7 @@ func (w *walker) list(ctx context.Context, dir string, pending []string) ([]stri
 				w.file(name, info)
 			}
 		}
-		if err == io.EOF || len(entries) == 0 && err == nil {
+		if err == io.EOF {
 			return pending, nil
 		}
 		if err != nil {

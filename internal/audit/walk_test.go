@@ -59,6 +59,9 @@ func TestWalkMeetsWhatIsNotThere(t *testing.T) {
 	}{
 		{"a file that goes", func(f *fixture) { f.denied[file] = fs.ErrNotExist }, 0},
 		{"a file that may not be read", func(f *fixture) { f.deny(file) }, 1},
+		{"a file that is listed and goes", func(f *fixture) { f.denied["lstat "+file] = fs.ErrNotExist }, 0},
+		{"a file in a directory that may be listed alone", func(f *fixture) { f.denied["lstat "+file] = fs.ErrPermission }, 1},
+		{"a file that opens and cannot be read", func(f *fixture) { f.denied["read "+file] = syscall.EIO }, 1},
 		{"a directory that goes", func(f *fixture) { f.denied["etc"] = fs.ErrNotExist }, 0},
 		{"a directory that cannot be read", func(f *fixture) { f.denied["etc"] = syscall.EIO }, 1},
 	} {
