@@ -126,7 +126,8 @@ func TestSnapshotCountsTheApp(t *testing.T) {
 			if got, want := fmt.Sprint(live.Requests.ByClass), "map[1xx:0 2xx:3 3xx:1 4xx:2 5xx:2]"; got != want {
 				t.Errorf("requests by class = %s, want %s", got, want)
 			}
-			if live.Store.Bytes != 5 || live.Store.Blobs != 1 || live.Store.CapacityBytes != 8<<10 || live.Store.Rejected != 1 || live.Store.Full != 1 {
+			if live.Store.Bytes != 4096 || live.Store.Blobs != 1 || live.Store.CapacityBytes != 8<<10 || live.Store.FreeBytes == nil ||
+				live.Store.Rejected != 1 || live.Store.Full != 1 {
 				t.Errorf("store = %+v", live.Store)
 			}
 			if live.Probes.Total != 1 {

@@ -54,6 +54,7 @@ const (
 	metricStoreBytes    = "imagelab_store_bytes"
 	metricStoreCapacity = "imagelab_store_capacity_bytes"
 	metricStoreBlobs    = "imagelab_store_blobs"
+	metricStoreFree     = "imagelab_store_filesystem_free_bytes"
 	metricStoreRejected = "imagelab_store_rejected_total"
 	metricDrainDuration = "imagelab_drain_duration_seconds"
 	metricDrainCut      = "imagelab_drain_cut_connections_total"

@@ -145,7 +145,7 @@ func TestDashboardIsMadeOfMetricsThatExist(t *testing.T) {
 	_, body := fetch(t, "GET", in.ops+"/metrics", "")
 	for _, name := range []string{
 		metricRequests, metricPanics, metricInFlight, metricDuration, metricConns, metricProbeDuration,
-		metricStoreBytes, metricStoreCapacity, metricStoreBlobs,
+		metricStoreBytes, metricStoreCapacity, metricStoreBlobs, metricStoreFree,
 		metricResident, metricHeap, metricCPU, metricOpenFiles, metricGoroutines,
 	} {
 		if !strings.Contains(body, "\n# TYPE "+name+" ") {
@@ -420,7 +420,7 @@ func registeredMetrics(t *testing.T) map[string]string {
 	h := newHealth(time.Now())
 	m := newMetrics(reg, h, "", new(atomic.Int64))
 	openStore(Config{DataDir: t.TempDir()}, 1, reg, m, log)
-	newAuditor(audit.Live(), h.app, reg, log)
+	newAuditor(audit.Live(), h.app, reg, m, log)
 	reg.MustRegister(cgroupMetrics{audit.Live().Usage})
 	newMetricsHandler(reg, log)
 	descs := make(chan *prometheus.Desc)

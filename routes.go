@@ -37,23 +37,27 @@ func addAppRoutes(s *server, cfg Config, h *health, st *store) {
 // opsRoutes are what the ops listener serves from.
 type opsRoutes struct {
 	token     string // Config.OpsToken
-	pprof     bool   // Config.Pprof
+	guard     *guard
+	pprof     bool
 	variables []variable
 	health    *health
 	auditor   *auditor
 	metrics   http.Handler
 	events    *events
+	profiles  *slots
 }
 
 // add adds them under prefix: "" on a listener of their own, "/-" on the app listener.
 // The page itself holds no data, and asks for the token where one is needed.
 func (o opsRoutes) add(s *server, prefix string) {
-	open := func(path string, h http.Handler) { s.handle(prefix+path, watching, h) }
-	guarded := func(path string, h http.Handler) { open(path, requireToken(o.token, h)) }
+	open := func(path string, h http.Handler) { s.handle(prefix+path, watching, unshared(h)) }
+	guarded := func(path string, h http.Handler) { open(path, o.guard.protect(requireToken(o.token, h), true)) }
+	// What goes on for a while is not to be begun by a link.
 	stream := func(path string, h http.HandlerFunc) {
-		s.handleStream(prefix+path, watching, requireToken(o.token, get(h)))
+		s.handleStream(prefix+path, watching, unshared(o.guard.protect(requireToken(o.token, get(h)), false)))
 	}
 
+	// Balancers ask for these by any name, and they reveal nothing.
 	open("/livez", get(o.health.serveLive))
 	open("/readyz", o.health.readyRoute())
 	guarded("/readyz/disable", post(o.health.serveClose(true)))
@@ -67,12 +71,12 @@ func (o opsRoutes) add(s *server, prefix string) {
 	if o.pprof {
 		guarded("/debug/pprof/{$}", get(serveProfileList))
 		guarded("/debug/pprof/{name}", get(serveProfile))
-		stream("/debug/pprof/profile", serveCPUProfile)
-		stream("/debug/pprof/trace", serveTrace)
+		stream("/debug/pprof/profile", serveCPUProfile(o.profiles))
+		stream("/debug/pprof/trace", serveTrace(o.profiles))
 	}
 	page, assets := dashboard()
-	open("/{$}", get(page))
-	open("/assets/{name}", get(assets))
+	open("/{$}", o.guard.protect(get(page), true))
+	open("/assets/{name}", o.guard.protect(get(assets), true))
 }
 
 // serveHello answers GET / with the size of the rocket.

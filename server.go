@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,6 +11,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -159,6 +162,14 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	if r.RequestURI == "*" && r.Method == http.MethodOptions {
 		rec.Header().Set("Content-Length", "0") // the server is there, and no more is said
+		rec.WriteHeader(http.StatusOK)
+		return
+	}
+	if r.URL.Path == "" && r.URL.Scheme != "" {
+		r.URL.Path = "/" // of a whole URL that has none (RFC 9112, 3.2.2)
+	}
+	if !strings.HasPrefix(r.URL.Path, "/") { // CONNECT host:port, and * of other methods than OPTIONS
+		writeError(rec, http.StatusBadRequest, "bad-target", "a path")
 		return
 	}
 	s.mux.ServeHTTP(rec, r)
@@ -183,13 +194,17 @@ func (s *server) finish(rec *recorder, r *http.Request, took time.Duration, prob
 			aborted = true // half an answer must not look like a whole one
 		}
 	}
-	if rec.status == 0 {
-		rec.WriteHeader(http.StatusOK)
+	if rec.status == 0 && !aborted {
+		// A handler that gave up with its client has no answer, and none is made up.
+		if aborted = r.Context().Err() != nil; !aborted {
+			rec.WriteHeader(http.StatusOK)
+		}
 	}
 	if r.ContentLength != 0 {
 		// net/http reads what is left of the body, however slowly it comes.
 		_ = http.NewResponseController(rec.ResponseWriter).SetReadDeadline(time.Now().Add(restPatience))
 	}
+	rec.status = cmp.Or(rec.status, statusNoAnswer)
 	route.observe(r.Method, rec.status, took)
 	s.logRequest(r, rec, route.route, took)
 	rec.ResponseWriter = nil
@@ -198,6 +213,10 @@ func (s *server) finish(rec *recorder, r *http.Request, took time.Duration, prob
 		panic(http.ErrAbortHandler)
 	}
 }
+
+// statusNoAnswer is counted and logged for a request that was cut before its answer. It
+// is nginx's code, and is never sent.
+const statusNoAnswer = 499
 
 // logRequest is the access log.
 func (s *server) logRequest(r *http.Request, rec *recorder, route string, took time.Duration) {
@@ -254,12 +273,13 @@ func (rec *recorder) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom keeps sendfile for files.
+// ReadFrom keeps sendfile for files. The header is written after the first read: a
+// request's body may be waiting for its reader (RFC 9110, 10.1.1).
 func (rec *recorder) ReadFrom(src io.Reader) (int64, error) {
-	if rec.status == 0 {
-		rec.WriteHeader(http.StatusOK)
-	}
 	n, err := io.Copy(rec.ResponseWriter, src)
+	if n > 0 && rec.status == 0 {
+		rec.status = http.StatusOK
+	}
 	rec.bytes += n
 	return n, err
 }
@@ -301,8 +321,10 @@ func maxBytesReader(w http.ResponseWriter, body io.ReadCloser, n int64) io.ReadC
 }
 
 // stream calls emit at once and then every interval, and flushes what it wrote, until
-// emit returns false, the client has gone or the server ends its streams; the last call
-// has last set. It lifts the deadline that is for requests.
+// emit returns false, the client takes no more or the server ends its streams; the last
+// call has last set. The request's context says nothing of the client: it ends as well
+// when one has only said that it will send no more (RFC 9112, 9.6). It lifts the deadline
+// that is for requests.
 func stream(w http.ResponseWriter, r *http.Request, interval time.Duration, emit func(last bool) bool) {
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Time{})
@@ -314,8 +336,6 @@ func stream(w http.ResponseWriter, r *http.Request, interval time.Duration, emit
 		}
 		select {
 		case <-tick.C:
-		case <-r.Context().Done():
-			return
 		case <-drain.Ending(r.Context()):
 			emit(true)
 			return
@@ -325,13 +345,17 @@ func stream(w http.ResponseWriter, r *http.Request, interval time.Duration, emit
 
 // bindAll binds the app listener and, unless its paths go to the app's, the ops
 // listener, before anything runs: a busy port is an error with its name.
-func bindAll(ctx context.Context, cfg Config, lim limits, log *slog.Logger, m *metrics) (app, ops *drain.Listener, err error) {
+func bindAll(ctx context.Context, cfg Config, vars []variable, lim limits, log *slog.Logger, m *metrics) (app, ops *drain.Listener, err error) {
 	listen := func(name, addr string, maxConns, spare int) (*drain.Listener, error) {
 		ln, err := drain.Listen(ctx, addr, drain.Options{
 			MaxConns: maxConns, Spare: spare, WriteTimeout: cfg.WriteTimeout, Observe: m.connections(name, log),
 		})
 		if err != nil {
 			// "listen tcp :80: bind: permission denied" names what is said better below.
+			var dns *net.DNSError
+			if errors.As(err, &dns) {
+				return nil, errors.New(dns.Err)
+			}
 			return nil, probe.Reason(err)
 		}
 		log.Info("listening", "server", name, "addr", ln.Addr().String(), "max_conns", maxConns)
@@ -339,9 +363,9 @@ func bindAll(ctx context.Context, cfg Config, lim limits, log *slog.Logger, m *m
 	}
 	app, err = listen("app", net.JoinHostPort(cfg.BindAddress, strconv.Itoa(cfg.Port)), lim.conns, lim.spare)
 	if err != nil {
-		what := fmt.Sprintf("PORT=%d", cfg.Port)
+		what := named(vars, "PORT").shown()
 		if cfg.BindAddress != "" {
-			what = fmt.Sprintf("IMAGELAB_BIND_ADDRESS=%q %s", cfg.BindAddress, what)
+			what = named(vars, "IMAGELAB_BIND_ADDRESS").shown() + " " + what
 		}
 		return nil, nil, fmt.Errorf("listen %s: %w", what, err)
 	}
@@ -351,7 +375,7 @@ func bindAll(ctx context.Context, cfg Config, lim limits, log *slog.Logger, m *m
 	ops, err = listen("ops", cfg.OpsAddr, lim.opsConns, 0)
 	if err != nil {
 		app.Close()
-		return nil, nil, fmt.Errorf("listen IMAGELAB_OPS_ADDR=%q: %w", cfg.OpsAddr, err)
+		return nil, nil, fmt.Errorf("listen %s: %w", named(vars, "IMAGELAB_OPS_ADDR").shown(), err)
 	}
 	return app, ops, nil
 }

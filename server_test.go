@@ -403,7 +403,7 @@ func TestPprof(t *testing.T) {
 	t.Parallel()
 	for name, environ := range map[string][]string{
 		"on a listener of their own": {},
-		"on the app listener":        {"IMAGELAB_OPS_ADDR="},
+		"on the app listener":        {"IMAGELAB_OPS_ADDR=", "IMAGELAB_OPS_TOKEN=t"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -427,7 +427,7 @@ func TestPprof(t *testing.T) {
 				{"/no/such", 404, notFound},
 			} {
 				began := time.Now()
-				got := ask(t, "GET", in.ops+"/debug/pprof"+tc.path, "")
+				got := ask(t, "GET", in.ops+"/debug/pprof"+tc.path, "", "Authorization: Bearer t")
 				if got.code != tc.code || !strings.HasPrefix(got.body, tc.body) {
 					t.Errorf("GET /debug/pprof%s = %d %.200q, want %d %q", tc.path, got.code, got.body, tc.code, tc.body)
 				}

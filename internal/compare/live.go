@@ -77,11 +77,12 @@ type Process struct {
 
 // Store is the state of /store.
 type Store struct {
-	Bytes         float64 `json:"bytes"`
-	CapacityBytes float64 `json:"capacity_bytes"`
-	Blobs         float64 `json:"blobs"`
-	Rejected      float64 `json:"rejected"` // uploads that were not kept, for any reason
-	Full          float64 `json:"full"`     // of these, for want of room
+	Bytes         float64  `json:"bytes"` // on the disk
+	CapacityBytes float64  `json:"capacity_bytes"`
+	FreeBytes     *float64 `json:"free_bytes,omitempty"` // of the file system; absent where it has no bound
+	Blobs         float64  `json:"blobs"`
+	Rejected      float64  `json:"rejected"` // uploads that were not kept, for any reason
+	Full          float64  `json:"full"`     // of these, for want of room
 }
 
 // Drain is how the app listener's drain went.

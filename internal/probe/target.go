@@ -72,9 +72,13 @@ func Parse(raw string) (Target, error) {
 // Unlike url.URL.Redacted it takes a URL that does not parse: a character such as /
 // in a password is the usual reason why it does not.
 func Redacted(raw string) string {
-	scheme, rest, _ := strings.Cut(raw, "://")
-	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
-		return scheme + "://xxxxx" + rest[at:]
+	at := strings.LastIndexByte(raw, '@')
+	if at < 0 {
+		return raw
 	}
-	return raw
+	scheme, _, found := strings.Cut(raw[:at], "://")
+	if !found { // it was forgotten
+		return "xxxxx" + raw[at:]
+	}
+	return scheme + "://xxxxx" + raw[at:]
 }
