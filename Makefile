@@ -5,7 +5,7 @@ export VERSION COMMIT
 
 COMPOSE := scripts/compose.sh
 
-.PHONY: help up down logs audit compare run test soak bench build images size size-record history clean
+.PHONY: help up down logs audit compare run test soak mutate bench build images size size-record history clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ test: ## run the tests of every module, and say what had to be left out
 soak: ## a million requests on loopback and fifty stops over each wire; none may be lost; takes half an hour
 	go test -count=1 -timeout 60m -run TestStopUnderLoadLosesNothing -v . -soak
 	go test -C e2e -count=1 -timeout 2h -parallel 4 -run 'OverAWire|SlowReaders' -v . -soak
+
+mutate: ## change the packages in place after place, and see that tests fail; PKG=./internal/audit for one; takes hours
+	@scripts/mutate.sh $(PKG)
 
 bench: ## measure it beside its rivals, write docs/results.md; WITH="name=image:tag@port/path" adds one
 	@scripts/bench.sh

@@ -330,3 +330,24 @@ func TestPageNeedsNoTokenAndShowsNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestPageMayDoLittle spells the policy out, as what is not in it is allowed: no
+// fallback of default-src covers who may frame the page, what a form may send to, or
+// another base.
+func TestPageMayDoLittle(t *testing.T) {
+	t.Parallel()
+	resp, _ := fetchPage(t, start(t).ops+"/")
+	got := map[string]string{}
+	for directive := range strings.SplitSeq(resp.Header.Get("Content-Security-Policy"), ";") {
+		name, value, _ := strings.Cut(strings.TrimSpace(directive), " ")
+		got[name] = value
+	}
+	want := map[string]string{
+		"default-src": "'none'", "script-src": "'self'", "style-src": "'self'", "img-src": "'self'", "connect-src": "'self'",
+		"base-uri": "'none'", "form-action": "'none'", "frame-ancestors": "'none'",
+		"require-trusted-types-for": "'script'", "trusted-types": "'none'",
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("Content-Security-Policy = %v, want %v", got, want)
+	}
+}

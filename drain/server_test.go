@@ -250,7 +250,7 @@ func TestDrainWaitsForHijackedConnections(t *testing.T) {
 
 func TestDrainDeliversWhatIsWritten(t *testing.T) {
 	t.Parallel()
-	size := 300_000
+	const size = 60_000 // which the kernel takes, although its client reads nothing
 	for name, option := range map[string]string{"kept alive": "", "the last": "Connection: close\r\n"} {
 		for _, late := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, asked before the drain %t", name, !late), func(t *testing.T) {
@@ -285,7 +285,7 @@ func TestDrainDeliversWhatIsWritten(t *testing.T) {
 					t.Fatal(err)
 				}
 				if n, err := io.Copy(io.Discard, resp.Body); n != int64(size) || err != nil {
-					t.Errorf("got %d bytes, %v, want %d", n, err, size)
+					t.Errorf("got %d bytes, %v, want %d", n, err, int64(size))
 				}
 				checkClean(t, <-report)
 			})

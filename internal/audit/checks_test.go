@@ -1,13 +1,17 @@
 package audit
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/fstest"
+	"time"
 )
 
 // checkCase is one posture, changed in one thing, and what the check makes of it.
@@ -29,6 +33,9 @@ var (
 	noRoot   = func(f *fixture) { f.deny(".") }
 )
 
+// containerID is one as engines give them.
+const containerID = "8f0a5bd1c2f34de6a7b8c9d0e1f2a3b4c5d6e7f8a9b0c1d2e3f4a5b6c7d8e9f0"
+
 const testKey = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDm0vY3nQ7hXK2p5o1Jd8VxE3cT6uRzLw9aBfGhIkMnO\n-----END PRIVATE KEY-----\n"
 
 var checkCases = []checkCase{
@@ -36,11 +43,15 @@ var checkCases = []checkCase{
 	{check: "run-as-non-root", name: "root", posture: "root-alpine", want: Fail, says: "uid 0"},
 	{check: "run-as-non-root", name: "a setuid program is its owner", edit: func(f *fixture) { f.status("Uid", "65532 0 0 0") }, want: Fail},
 	{check: "run-as-non-root", name: "exec as root judges PID 1", edit: func(f *fixture) { f.statusOf("proc/self/status", "Uid", "0 0 0 0"); f.sys.EUID = 0 }, want: Pass},
+	{check: "run-as-non-root", name: "a status with two ids", edit: func(f *fixture) { f.status("Uid", "1000 1001") }, want: Pass, says: "1001"},
+	{check: "run-as-non-root", name: "a status with one id", edit: func(f *fixture) { f.status("Uid", "1000") }, want: Unknown},
 	{check: "run-as-non-root", name: "unreadable", edit: noStatus, want: Unknown, says: "/proc/1/status: permission denied", unread: true},
 
 	{check: "non-root-group", name: "a group", want: Pass},
 	{check: "non-root-group", name: "a user without a group has group 0", edit: func(f *fixture) { f.status("Gid", "0 0 0 0") }, want: Fail, says: "primary"},
 	{check: "non-root-group", name: "supplementary group 0", edit: func(f *fixture) { f.status("Groups", "0 65532") }, want: Fail, says: "supplementary"},
+	{check: "non-root-group", name: "groups that are nonsense", edit: func(f *fixture) { f.status("Groups", "wheel") }, want: Unknown},
+	{check: "non-root-group", name: "a group that is nonsense", edit: func(f *fixture) { f.status("Gid", "wheel") }, want: Unknown},
 	{check: "non-root-group", name: "unreadable", edit: noStatus, want: Unknown, unread: true},
 
 	{check: "capabilities-dropped", name: "none", want: Pass},
@@ -51,11 +62,28 @@ var checkCases = []checkCase{
 
 	{check: "capabilities-added", name: "the default 14", posture: "root-alpine", want: Pass},
 	{check: "capabilities-added", name: "SYS_ADMIN", edit: func(f *fixture) { f.status("CapBnd", "00000000a82425fb") }, want: Fail, says: "SYS_ADMIN"},
+	{check: "capabilities-added", name: "one newer than its name", edit: func(f *fixture) { f.status("CapBnd", "0000020000000000") }, want: Fail, says: ": 41"},
+	{check: "capabilities-added", name: "the newest with a name", edit: func(f *fixture) { f.status("CapBnd", "0000010000000000") }, want: Fail, says: "CHECKPOINT_RESTORE"},
 	{check: "capabilities-added", name: "unreadable", edit: noStatus, want: Unknown, unread: true},
 
 	{check: "not-privileged", name: "hardened", want: Pass},
 	{check: "not-privileged", name: "privileged", posture: "privileged", want: Fail, says: "devices.list"},
 	{check: "not-privileged", name: "all capabilities are one sign", edit: func(f *fixture) { f.status("CapBnd", "000001ffffffffff") }, want: Warn, says: "SYS_MODULE"},
+	{check: "not-privileged", name: "three disks", edit: func(f *fixture) { f.tree("dev/sda block 8:0\ndev/sdb block 8:1\ndev/sdc block 8:2") }, want: Pass},
+	{check: "not-privileged", name: "more disks", edit: func(f *fixture) { f.tree("dev/sda block 8:0\ndev/sdb block 8:1\ndev/sdc block 8:2\ndev/sdd block 8:3") }, want: Warn, says: "block devices"},
+	{check: "not-privileged", name: "/sys writable", edit: func(f *fixture) {
+		f.sub("proc/self/mountinfo", "/ /sys ro,", "/ /sys rw,")
+	}, want: Pass},
+	{check: "not-privileged", name: "/sys writable and /proc/sys as well", edit: func(f *fixture) {
+		f.sub("proc/self/mountinfo", "/ /sys ro,", "/ /sys rw,")
+		f.sub("proc/self/mountinfo", " /proc/sys ro,", " /proc/none ro,")
+	}, want: Warn, says: "one of three signs: /sys writable"},
+	{check: "not-privileged", name: "no /sys, and /proc/sys writable", edit: func(f *fixture) {
+		f.sub("proc/self/mountinfo", "/ /sys ro,", "/ /none ro,")
+		f.sub("proc/self/mountinfo", " /proc/sys ro,", " /proc/none ro,")
+	}, want: Pass},
+	{check: "not-privileged", name: "one sign and no /dev", edit: func(f *fixture) { f.status("CapBnd", "000001ffffffffff"); f.deny("dev") }, want: Warn},
+	{check: "not-privileged", name: "no capabilities to read", edit: func(f *fixture) { f.status("CapBnd", "full") }, want: Unknown},
 	{check: "not-privileged", name: "unreadable", edit: noMounts, want: Unknown, unread: true},
 	{check: "not-privileged", name: "no device list and no /dev", edit: func(f *fixture) { f.deny("dev") }, want: Unknown, says: "/dev"},
 
@@ -83,12 +111,22 @@ var checkCases = []checkCase{
 	{check: "lsm-confined", name: "unconfined", edit: func(f *fixture) { f.write("proc/1/attr/current", "unconfined\n") }, want: Fail},
 	{check: "lsm-confined", name: "SELinux spc_t", edit: func(f *fixture) { f.write("proc/1/attr/current", "system_u:system_r:spc_t:s0") }, want: Fail},
 	{check: "lsm-confined", name: "complain mode", edit: func(f *fixture) { f.write("proc/1/attr/apparmor/current", "app (complain)\n") }, want: Warn},
+	{check: "lsm-confined", name: "SELinux spc_t without a level", edit: func(f *fixture) { f.write("proc/1/attr/current", "system_u:system_r:spc_t") }, want: Fail},
+	{check: "lsm-confined", name: "a label with a colon is no SELinux", edit: func(f *fixture) { f.write("proc/1/attr/current", "app:spc_t") }, want: Pass},
+	{check: "lsm-confined", name: "a task of the kernel", edit: func(f *fixture) { f.write("proc/1/attr/current", "kernel") }, want: NotApplicable},
 	{check: "lsm-confined", name: "unreadable", edit: func(f *fixture) { f.deny("proc/1/attr/apparmor/current") }, want: Unknown, unread: true},
 
 	{check: "exec-not-elevated", name: "the same user", want: Pass},
 	{check: "exec-not-elevated", name: "exec as root", edit: func(f *fixture) { f.sys.EUID = 0 }, want: Warn, says: "uid 0"},
 	{check: "exec-not-elevated", name: "exec with more capabilities", edit: func(f *fixture) { f.statusOf("proc/self/status", "CapBnd", "0000000000200000") }, want: Warn, says: "SYS_ADMIN"},
 	{check: "exec-not-elevated", name: "the auditor is PID 1", edit: func(f *fixture) { f.sys.PID = 1 }, want: NotApplicable},
+	{check: "exec-not-elevated", name: "both are root", edit: func(f *fixture) { f.status("Uid", "0 0 0 0"); f.sys.EUID = 0 }, want: Pass},
+	{check: "exec-not-elevated", name: "PID 1 alone is root", edit: func(f *fixture) { f.statusOf("proc/1/status", "Uid", "0 0 0 0") }, want: Pass},
+	{check: "exec-not-elevated", name: "the host's init", edit: hostNamespace("pid"), want: NotApplicable},
+	{check: "exec-not-elevated", name: "the auditor's own cannot be read", edit: func(f *fixture) { f.deny("proc/self/status") }, want: Unknown},
+	{check: "exec-not-elevated", name: "the auditor's capabilities are nonsense", edit: func(f *fixture) { f.statusOf("proc/self/status", "CapBnd", "full") }, want: Unknown},
+	{check: "exec-not-elevated", name: "PID 1's capabilities are nonsense", edit: func(f *fixture) { f.statusOf("proc/1/status", "CapBnd", "full") }, want: Unknown},
+	{check: "exec-not-elevated", name: "PID 1's user is nonsense", edit: func(f *fixture) { f.statusOf("proc/1/status", "Uid", "root") }, want: Unknown},
 	{check: "exec-not-elevated", name: "unreadable", edit: noStatus, want: Unknown, unread: true},
 
 	{check: "user-namespace", name: "identity", want: Warn, says: "engine setting"},
@@ -124,6 +162,7 @@ var checkCases = []checkCase{
 		f.mount("/var/lib/docker/volumes/v/_data /data ro - ext4 /dev/vda rw")
 		f.file("data/x", "0666", "x")
 	}, want: Pass},
+	{check: "world-writable-paths", name: "the root", edit: func(f *fixture) { f.tree(". dir 0777") }, want: Warn, says: "/ (directory without the sticky bit)"},
 	{check: "world-writable-paths", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
 
 	{check: "setuid-files", name: "none", posture: "root-alpine", want: Pass},
@@ -138,6 +177,20 @@ var checkCases = []checkCase{
 	{check: "file-capabilities", name: "one", edit: func(f *fixture) { f.file("bin/ping", "0755", "\x7fELF"); f.caps["bin/ping"] = true }, want: Warn, says: "/bin/ping"},
 	{check: "file-capabilities", name: "an attribute that cannot be read", edit: func(f *fixture) { f.file("bin/ping", "0755", "\x7fELF"); f.deny("xattr bin/ping") }, want: Pass, skips: 1},
 	{check: "file-capabilities", name: "no attributes at all", edit: func(f *fixture) { f.sys.FileCapability = nil }, want: Unknown},
+	{check: "file-capabilities", name: "one, beside what cannot be read", edit: func(f *fixture) {
+		f.file("bin/ping", "0755", "\x7fELF")
+		f.caps["bin/ping"] = true
+		f.file("bin/other", "0755", "\x7fELF")
+		f.deny("xattr bin/other")
+		f.tree("root dir 0700")
+		f.deny("root")
+	}, want: Warn, says: "/bin/ping", skips: 2},
+	{check: "file-capabilities", name: "none, beside what cannot be read", edit: func(f *fixture) {
+		f.file("bin/other", "0755", "\x7fELF")
+		f.deny("xattr bin/other")
+		f.tree("root dir 0700")
+		f.deny("root")
+	}, want: Pass, skips: 2},
 	{check: "file-capabilities", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
 
 	{check: "app-binary-immutable", name: "on a read-only mount", want: Pass, says: "read-only"},
@@ -164,6 +217,31 @@ var checkCases = []checkCase{
 		f.link("proc/7/exe", "/app")
 	}, want: Fail, says: "process 7"},
 	{check: "app-binary-immutable", name: "the auditor in its place", edit: func(f *fixture) { f.sys.PID = 1 }, want: NotApplicable},
+	{check: "app-binary-immutable", name: "in a directory for everyone", edit: func(f *fixture) {
+		writableApp("0755", 0, 0)(f)
+		f.link("proc/1/exe", "/srv/app")
+		f.owned("srv/app", "0755", 0, 0)
+		f.tree("srv dir 0777")
+	}, want: Fail, says: "/srv (everyone may)"},
+	{check: "app-binary-immutable", name: "in a sticky directory for everyone", edit: func(f *fixture) {
+		writableApp("0755", 0, 0)(f)
+		f.link("proc/1/exe", "/srv/app")
+		f.owned("srv/app", "0755", 0, 0)
+		f.tree("srv dir 01777")
+	}, want: Pass},
+	{check: "app-binary-immutable", name: "the sticky bit of a file means nothing", edit: writableApp("01757", 0, 0), want: Fail, says: "everyone"},
+	{check: "app-binary-immutable", name: "a mount over another at the same place decides", edit: func(f *fixture) {
+		writableApp("0777", 65532, 0)(f)
+		f.link("proc/1/exe", "/srv/app")
+		f.owned("srv/app", "0777", 65532, 0)
+		f.mount("/a /srv rw - ext4 /dev/vda rw")
+		f.mount("/b /srv ro - ext4 /dev/vda rw")
+	}, want: Pass, says: "read-only mount (/srv)"},
+	{check: "app-binary-immutable", name: "an init without a child but a zombie", edit: func(f *fixture) {
+		writableApp("0555", 65532, 0)(f)
+		f.write("proc/1/cmdline", "/sbin/docker-init\x00--\x00/app\x00")
+		f.process(7, 1, "Z", "app", "/app")
+	}, want: Fail, says: "process 1"},
 	{check: "app-binary-immutable", name: "unreadable", edit: func(f *fixture) { f.deny("proc/1/exe", "proc/1/cmdline") }, want: Unknown, unread: true},
 
 	{check: "writable-mounts", name: "none", want: Pass},
@@ -208,6 +286,11 @@ var checkCases = []checkCase{
 	}, want: Warn, says: "mysqld"},
 	{check: "runtime-socket", name: "a plain file of that name", edit: func(f *fixture) { f.write("run/docker.sock", "") }, want: Pass},
 	{check: "runtime-socket", name: "a directory that cannot be entered", edit: func(f *fixture) { f.tree("run dir 0700"); f.deny("run") }, want: Pass, skips: 7},
+	{check: "runtime-socket", name: "none among what may hold one", want: Pass, says: "in 5 mounts"},
+	{check: "runtime-socket", name: "under its own name, from elsewhere", edit: func(f *fixture) {
+		f.mount("/srv/x.sock /tmp/docker.sock ro - ext4 /dev/vda rw")
+		f.socket("tmp/docker.sock")
+	}, want: Fail, says: "/tmp/docker.sock"},
 	{check: "runtime-socket", name: "unreadable", edit: noMounts, want: Unknown, unread: true},
 
 	{check: "sensitive-host-mounts", name: "none", want: Pass},
@@ -231,6 +314,21 @@ var checkCases = []checkCase{
 	{check: "sensitive-host-mounts", name: "a volume, on a host with its own /var", edit: hostMount("/lib/docker/volumes/v/_data /d rw - ext4 /dev/sdb rw"), want: Pass},
 	{check: "sensitive-host-mounts", name: "a network volume", edit: hostMount("/export /d rw - nfs4 server:/export rw"), want: Pass},
 	{check: "sensitive-host-mounts", name: "a compose secret", edit: hostMount("/srv/secret.txt /run/secrets/key ro - ext4 /dev/vda rw"), want: Pass},
+	{check: "sensitive-host-mounts", name: "a second sysfs", edit: hostMount("/ /host/sys ro - sysfs sysfs rw"), want: Fail, says: "second sysfs"},
+	{check: "sensitive-host-mounts", name: "a directory of another container", edit: hostMount("/srv /d ro - overlay overlay rw"), want: Warn, says: "/srv"},
+	{check: "sensitive-host-mounts", name: "Podman's own files", edit: hostMount("/containers/storage/overlay-containers/" + containerID + "/userdata/x /x ro - xfs /dev/vda rw"), want: Pass},
+	{check: "sensitive-host-mounts", name: "Docker's own files", edit: hostMount("/docker/containers/" + containerID + "/x /x ro - xfs /dev/vda rw"), want: Pass},
+	{check: "sensitive-host-mounts", name: "the kubelet's own files", edit: hostMount("/kubelet/pods/0b5c/etc-hosts /x ro - xfs /dev/vda rw"), want: Pass},
+	{check: "sensitive-host-mounts", name: "a folder of the host called volumes", edit: hostMount("/srv/volumes/v /d ro - ext4 /dev/vda rw"), want: Warn},
+	{check: "sensitive-host-mounts", name: "a folder of the host called containers", edit: hostMount("/srv/containers/" + containerID + " /d ro - ext4 /dev/vda rw"), want: Warn},
+	{check: "sensitive-host-mounts", name: "a folder of the host called containers, with short names in it", edit: hostMount("/srv/containers/0a1b/x /d ro - ext4 /dev/vda rw"), want: Warn},
+	{check: "sensitive-host-mounts", name: "a folder of the host called containers, with long names in it", edit: hostMount("/srv/containers/" + strings.Repeat("name", 16) + "/x /d ro - ext4 /dev/vda rw"), want: Warn},
+	{check: "sensitive-host-mounts", name: "a folder of the host called overlay-containers", edit: hostMount("/srv/overlay-containers/" + containerID + " /d ro - ext4 /dev/vda rw"), want: Warn},
+	{check: "sensitive-host-mounts", name: "a folder of the host called pods", edit: hostMount("/srv/pods/a /d ro - ext4 /dev/vda rw"), want: Warn},
+	{check: "sensitive-host-mounts", name: "a disk with a few directories of a system", edit: func(f *fixture) {
+		f.mount("/ /d ro - ext4 /dev/sdb rw")
+		f.tree("d/etc dir 0755\nd/usr dir 0755\nd/var dir 0755")
+	}, want: Warn, says: "a whole ext4"},
 	{check: "sensitive-host-mounts", name: "unreadable", edit: noMounts, want: Unknown, unread: true},
 
 	{check: "mount-propagation", name: "a slave is the default", want: Pass},
@@ -241,6 +339,24 @@ var checkCases = []checkCase{
 	{check: "proc-paths-masked", name: "privileged", posture: "privileged", want: Fail, says: "/proc/sys"},
 	{check: "proc-paths-masked", name: "one is missing", edit: func(f *fixture) { f.sub("proc/self/mountinfo", " /null /proc/keys ", " /null /proc/nothing ") }, want: Fail, says: "/proc/keys"},
 	{check: "proc-paths-masked", name: "one is writable", edit: func(f *fixture) { f.sub("proc/self/mountinfo", "/proc/bus ro", "/proc/bus rw") }, want: Fail, says: "/proc/bus"},
+	{check: "proc-paths-masked", name: "masked by the host's /dev/null", edit: func(f *fixture) {
+		f.sub("proc/self/mountinfo", "/null /proc/keys rw,nosuid - tmpfs tmpfs", "/null /proc/keys rw,nosuid - devtmpfs devtmpfs")
+	}, want: Pass},
+	{check: "proc-paths-masked", name: "masked by another file of the host", edit: func(f *fixture) {
+		f.sub("proc/self/mountinfo", "/null /proc/keys rw,nosuid - tmpfs tmpfs", "/zero /proc/keys rw,nosuid - devtmpfs devtmpfs")
+	}, want: Fail, says: "/proc/keys"},
+	{check: "proc-paths-masked", name: "the newer ones too", edit: hostMount("/null /proc/interrupts rw - tmpfs tmpfs rw"), want: Pass, says: "for 9 paths"},
+	{check: "proc-paths-masked", name: "a read-only mount is no mask", edit: func(f *fixture) {
+		f.sub("proc/self/mountinfo", "0:57 / /proc/acpi ro,relatime - tmpfs tmpfs ro", "0:57 /acpi /proc/acpi ro,relatime - proc proc rw")
+	}, want: Fail, says: "/proc/acpi"},
+	{check: "proc-paths-masked", name: "one that cannot be looked at", edit: func(f *fixture) { f.denied["lstat proc/keys"] = syscall.EIO }, want: Unknown, says: "/proc/keys"},
+	{check: "proc-paths-masked", name: "none of them exists", edit: func(f *fixture) {
+		for name := range f.files {
+			if strings.HasPrefix(name, "sys/") || strings.HasPrefix(name, "proc/") && !strings.HasPrefix(name, "proc/1") && !strings.HasPrefix(name, "proc/self") {
+				delete(f.files, name)
+			}
+		}
+	}, want: Unknown, says: "is /proc mounted?"},
 	{check: "proc-paths-masked", name: "unreadable", edit: noMounts, want: Unknown, unread: true},
 
 	{check: "sysfs-read-only", name: "ro", want: Pass},
@@ -249,6 +365,7 @@ var checkCases = []checkCase{
 	{check: "sysfs-read-only", name: "no sysfs", edit: func(f *fixture) {
 		f.write("proc/self/mountinfo", "1 0 0:1 / / ro - overlay overlay rw\n")
 	}, want: NotApplicable},
+	{check: "sysfs-read-only", name: "all that is mounted below", want: Pass, says: "10 mounts"},
 	{check: "sysfs-read-only", name: "unreadable", edit: noMounts, want: Unknown, unread: true},
 
 	{check: "device-nodes", name: "the usual ones", want: Pass},
@@ -260,6 +377,24 @@ var checkCases = []checkCase{
 		f.sub("sys/fs/cgroup/devices/devices.list", "c 136:* rwm", "c 136:* rwm\nc 1:11 r")
 	}, want: Warn, says: "c 1:11 r"},
 	{check: "device-nodes", name: "not what is mounted below", edit: func(f *fixture) { f.tree("dev/pts/0 char 4:0") }, want: Pass},
+	{check: "device-nodes", name: "a terminal and its like", edit: func(f *fixture) { f.tree("dev/console char 5:1\ndev/ptmx char 5:2\ndev/pty char 136:0") }, want: Pass},
+	{check: "device-nodes", name: "none of the terminals", edit: func(f *fixture) { f.tree("dev/x char 5:3") }, want: Warn, says: "c 5:3"},
+	{check: "device-nodes", name: "fuse", edit: func(f *fixture) { f.tree("dev/fuse char 10:229") }, want: Fail, says: "c 10:229"},
+	{check: "device-nodes", name: "a tunnel", edit: func(f *fixture) { f.tree("dev/net/tun char 10:200") }, want: Warn, says: "c 10:200"},
+	{check: "device-nodes", name: "the processor's registers", edit: func(f *fixture) { f.tree("dev/msr char 202:0") }, want: Fail, says: "c 202:0"},
+	{check: "device-nodes", name: "the processor's features", edit: func(f *fixture) { f.tree("dev/cpuid char 203:0") }, want: Fail, says: "c 203:0"},
+	{check: "device-nodes", name: "the worst first", edit: func(f *fixture) { f.tree("dev/a char 188:0\ndev/sda block 8:0\ndev/x char 188:1") }, want: Fail, says: "in /dev: /dev/sda b 8:0, /dev/a c 188:0, /dev/x c 188:1"},
+	{check: "device-nodes", name: "a rule that does not end the list", edit: func(f *fixture) {
+		f.sub("sys/fs/cgroup/devices/devices.list", "b *:* m\n", "b *:* m\n\n")
+	}, want: Pass, says: "only the usual ones among 6 nodes"},
+	{check: "device-nodes", name: "one that is mounted by itself", edit: func(f *fixture) {
+		f.mount("/sda /dev/sda rw - devtmpfs devtmpfs rw")
+		f.tree("dev/sda block 8:0")
+	}, want: Fail, says: "/dev/sda"},
+	{check: "device-nodes", name: "below a directory that is not mounted", edit: func(f *fixture) { f.tree("dev/mapper/root block 253:0") }, want: Fail, says: "/dev/mapper/root"},
+	{check: "device-nodes", name: "a directory that cannot be entered", edit: func(f *fixture) { f.tree("dev/sub dir 0700"); f.deny("dev/sub") }, want: Pass},
+	{check: "device-nodes", name: "a directory that cannot be read", edit: func(f *fixture) { f.tree("dev/sub dir 0700"); f.denied["dev/sub"] = syscall.EIO }, want: Unknown, says: "/dev/sub"},
+	{check: "device-nodes", name: "numbers that cannot be read", edit: func(f *fixture) { f.sys.Stat = nil }, want: Unknown, says: "numbers"},
 	{check: "device-nodes", name: "unreadable", edit: func(f *fixture) { f.deny("dev") }, want: Unknown, unread: true},
 
 	{check: "memory-limit", name: "v1", want: Pass, says: "64 MiB"},
@@ -279,6 +414,13 @@ var checkCases = []checkCase{
 	{check: "memory-limit", name: "the host's cgroups over the own", edit: func(f *fixture) {
 		f.sub("proc/self/mountinfo", "/ /sys/fs/cgroup/memory ", "/../.. /sys/fs/cgroup/memory ")
 	}, want: Unknown, says: "/../.."},
+	{check: "memory-limit", name: "the size of the machine, which is unknown", edit: func(f *fixture) { f.deny("proc/meminfo") }, want: Pass},
+	{check: "memory-limit", name: "all that the machine has", edit: func(f *fixture) {
+		f.write("proc/meminfo", "MemFree:  1024 kB\nMemTotal:  65536 kB\n")
+	}, want: Warn, says: "not less than the machine has (64 MiB)"},
+	{check: "memory-limit", name: "a page less than the machine has", edit: func(f *fixture) {
+		f.write("proc/meminfo", "MemTotal:  65540 kB\n")
+	}, want: Pass},
 	{check: "memory-limit", name: "unreadable", edit: func(f *fixture) { f.deny("sys/fs/cgroup/memory/memory.stat") }, want: Unknown, unread: true},
 
 	{check: "cpu-limit", name: "v1", want: Pass, says: "0.5 CPUs"},
@@ -289,16 +431,46 @@ var checkCases = []checkCase{
 	{check: "cpu-limit", name: "v2", posture: "kubernetes", want: Pass, says: "0.5 CPUs in /sys/fs/cgroup/cpu.max"},
 	{check: "cpu-limit", name: "v2 without, where Kubernetes sets a weight always", posture: "kubernetes", edit: func(f *fixture) { f.write("sys/fs/cgroup/cpu.max", "max 100000\n") }, want: Fail},
 	{check: "cpu-limit", name: "nonsense", edit: func(f *fixture) { f.write("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "much\n") }, want: Unknown},
+	{check: "cpu-limit", name: "a parent's quota without its period", edit: func(f *fixture) {
+		f.sub("proc/self/cgroup", "cpu:/", "cpu:/app")
+		f.write("sys/fs/cgroup/cpu/app/cpu.cfs_quota_us", "-1\n")
+		f.write("sys/fs/cgroup/cpu/app/cpu.cfs_period_us", "100000\n")
+		delete(f.files, "sys/fs/cgroup/cpu/cpu.cfs_period_us")
+	}, want: Unknown, says: "is no quota"},
+	{check: "cpu-limit", name: "v1 by a parent that is seen", edit: func(f *fixture) {
+		f.sub("proc/self/cgroup", "cpu:/", "cpu:/app")
+		f.write("sys/fs/cgroup/cpu/app/cpu.cfs_quota_us", "-1\n")
+		f.write("sys/fs/cgroup/cpu/app/cpu.cfs_period_us", "100000\n")
+	}, want: Pass, says: "0.5 CPUs"},
+	{check: "cpu-limit", name: "v2 weight only", edit: func(f *fixture) { v2(f); f.write("sys/fs/cgroup/cpu.weight", "50\n") }, want: Warn, says: "50 in /sys/fs/cgroup/cpu.weight"},
+	{check: "cpu-limit", name: "v2 with the weight that is the default", edit: v2, want: Fail},
+	{check: "cpu-limit", name: "v1 with the shares that are the default", edit: func(f *fixture) {
+		f.write("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n")
+		f.write("sys/fs/cgroup/cpu/cpu.shares", "1024\n")
+	}, want: Fail},
+	{check: "cpu-limit", name: "a period of nothing", edit: func(f *fixture) { v2(f); f.write("sys/fs/cgroup/cpu.max", "50000 0\n") }, want: Unknown, says: "is no quota"},
+	{check: "cpu-limit", name: "a quota of nothing", edit: func(f *fixture) { v2(f); f.write("sys/fs/cgroup/cpu.max", "0 100000\n") }, want: Unknown, says: "is no quota"},
 	{check: "cpu-limit", name: "unreadable", edit: func(f *fixture) { f.deny("sys/fs/cgroup/cpu/cpu.cfs_quota_us") }, want: Unknown, unread: true},
 
 	{check: "pids-limit", name: "v1", want: Pass, says: "64"},
 	{check: "pids-limit", name: "v1 without", posture: "root-alpine", want: Fail},
 	{check: "pids-limit", name: "Kubernetes sets it on the pod", posture: "kubernetes", want: Warn},
+	{check: "pids-limit", name: "0 is a limit", edit: func(f *fixture) { f.write("sys/fs/cgroup/pids/pids.max", "0\n") }, want: Pass, says: "0 in"},
 	{check: "pids-limit", name: "unreadable", edit: func(f *fixture) { f.deny("sys/fs/cgroup/pids/pids.max") }, want: Unknown, unread: true},
 
 	{check: "ulimits", name: "bounded", want: Pass, says: "nofile 1024"},
 	{check: "ulimits", name: "core dumps", posture: "root-alpine", want: Warn, says: "core unlimited"},
 	{check: "ulimits", name: "the auditor's own do not count", edit: func(f *fixture) { f.write("proc/self/limits", "") }, want: Pass},
+	{check: "ulimits", name: "as many open files as the kernel allows", edit: func(f *fixture) {
+		f.sub("proc/1/limits", "1024                 1024 ", "1024                 1048576 ")
+	}, want: Pass, says: "nofile 1048576"},
+	{check: "ulimits", name: "more open files", edit: func(f *fixture) {
+		f.sub("proc/1/limits", "1024                 1024 ", "1024                 1048577 ")
+	}, want: Warn},
+	{check: "ulimits", name: "open files without limit", edit: func(f *fixture) {
+		f.sub("proc/1/limits", "1024                 1024 ", "1024                 unlimited ")
+	}, want: Warn, says: "nofile unlimited"},
+	{check: "ulimits", name: "no open files at all", edit: func(f *fixture) { f.sub("proc/1/limits", "1024                 1024 ", "0                 0 ") }, want: Pass, says: "nofile 0"},
 	{check: "ulimits", name: "unreadable", edit: func(f *fixture) { f.deny("proc/1/limits") }, want: Unknown, unread: true},
 
 	{check: "oom-killable", name: "default", want: Pass},
@@ -329,6 +501,7 @@ var checkCases = []checkCase{
 	{check: "pid1-sigterm", name: "the auditor in its place", edit: func(f *fixture) { f.sys.PID = 1 }, want: NotApplicable},
 	{check: "pid1-sigterm", name: "the auditor is the program", edit: func(f *fixture) { f.sys.PID = 1; f.sys.App = &App{} }, want: Pass},
 	{check: "pid1-sigterm", name: "the host's init", edit: hostNamespace("pid"), want: NotApplicable},
+	{check: "pid1-sigterm", name: "masks that are nonsense", edit: func(f *fixture) { f.statusOf("proc/1/status", "SigIgn", "none") }, want: Unknown},
 	{check: "pid1-sigterm", name: "unreadable", edit: noStatus, want: Unknown, unread: true},
 
 	{check: "pid1-not-shell", name: "a program", want: Pass},
@@ -342,6 +515,19 @@ var checkCases = []checkCase{
 		f.process(7, 1, "S", "sh", "sh -c app")
 	}, want: Fail, says: "process 7 is sh"},
 	{check: "pid1-not-shell", name: "the auditor in its place", edit: func(f *fixture) { f.sys.PID = 1 }, want: NotApplicable},
+	{check: "pid1-not-shell", name: "busybox without an applet", edit: func(f *fixture) { f.write("proc/1/cmdline", "busybox\x00") }, want: Pass, says: "PID 1 is busybox"},
+	{check: "pid1-not-shell", name: "no command line", edit: func(f *fixture) { f.write("proc/1/cmdline", "") }, want: Pass},
+	{check: "pid1-not-shell", name: "an init without children", edit: func(f *fixture) { f.write("proc/1/cmdline", "tini\x00") }, want: Pass, says: "tini"},
+	{check: "pid1-not-shell", name: "an init whose children cannot be seen", edit: func(f *fixture) { f.write("proc/1/cmdline", "tini\x00"); f.deny("proc") }, want: Unknown},
+	{check: "pid1-not-shell", name: "a shell of another parent", edit: func(f *fixture) {
+		f.write("proc/1/cmdline", "tini\x00")
+		f.process(7, 1, "S", "app", "app")
+		f.process(8, 7, "S", "sh", "sh")
+	}, want: Pass},
+	{check: "pid1-not-shell", name: "a shell whose traps cannot be read", edit: func(f *fixture) {
+		f.write("proc/1/cmdline", "/bin/sh\x00/x.sh\x00")
+		f.deny("proc/1/status")
+	}, want: Fail},
 	{check: "pid1-not-shell", name: "unreadable", edit: func(f *fixture) { f.deny("proc/1/cmdline") }, want: Unknown, unread: true},
 
 	{check: "zombie-reaping", name: "none", want: Pass},
@@ -350,11 +536,46 @@ var checkCases = []checkCase{
 		f.process(7, 1, "S", "worker", "worker")
 		f.process(9, 7, "Z", "sleep", "")
 	}, want: Pass, says: "9 (sleep) of its living parent 7 (worker)"},
+	{check: "zombie-reaping", name: "how many were looked at", want: Pass, says: "no process of PID 1 stays a zombie (1 process in /proc)"},
+	{check: "zombie-reaping", name: "an orphan and another parent's", edit: func(f *fixture) {
+		f.process(7, 1, "S", "worker", "worker")
+		f.process(8, 7, "Z", "sleep", "")
+		f.process(9, 1, "Z", "cat", "")
+	}, want: Warn, says: "1 zombie that PID 1 does not reap: 9 (cat); zombies that their own parent does not reap: 8 (sleep)"},
+	{check: "zombie-reaping", name: "one on its way out", edit: func(f *fixture) {
+		f.process(9, 1, "Z", "sleep", "")
+		f.sys.Sleep = func(ctx context.Context, d time.Duration) error {
+			for _, name := range []string{"stat", "cmdline", "status"} {
+				delete(f.files, "proc/9/"+name)
+			}
+			return nil
+		}
+	}, want: Pass},
+	{check: "zombie-reaping", name: "one, and no second look", edit: func(f *fixture) { f.process(9, 1, "Z", "sleep", ""); f.sys.Sleep = nil }, want: Pass},
+	{check: "zombie-reaping", name: "a second look that fails", edit: func(f *fixture) {
+		f.process(9, 1, "Z", "sleep", "")
+		f.sys.Sleep = func(ctx context.Context, d time.Duration) error { f.deny("proc"); return nil }
+	}, want: Unknown},
+	{check: "zombie-reaping", name: "a process that ends meanwhile", edit: func(f *fixture) {
+		f.process(9, 1, "S", "sleep", "")
+		f.denied["proc/9/stat"] = syscall.ESRCH
+	}, want: Pass, says: "1 process in /proc"},
+	{check: "zombie-reaping", name: "a process that cannot be read", edit: func(f *fixture) {
+		f.process(9, 1, "S", "sleep", "")
+		f.deny("proc/9/stat")
+	}, want: Unknown, says: "/proc/9/stat"},
+	{check: "zombie-reaping", name: "the host's init", edit: hostNamespace("pid"), want: NotApplicable},
+	{check: "zombie-reaping", name: "a parent that is the first to be seen", edit: func(f *fixture) {
+		f.denied["proc/1/stat"] = fs.ErrNotExist // as with the mount option hidepid
+		f.process(7, 0, "S", "worker", "worker")
+		f.process(9, 7, "Z", "sleep", "")
+	}, want: Pass, says: "9 (sleep) of its living parent 7 (worker)"},
 	{check: "zombie-reaping", name: "unreadable", edit: func(f *fixture) { f.deny("proc") }, want: Unknown, unread: true},
 
 	{check: "sshd-absent", name: "absent", want: Pass},
 	{check: "sshd-absent", name: "runs", edit: func(f *fixture) { f.process(7, 1, "S", "sshd", "/usr/sbin/sshd -D") }, want: Fail, says: "process 7 is sshd"},
 	{check: "sshd-absent", name: "the host's own does not count", edit: func(f *fixture) { hostNamespace("pid")(f); f.process(7, 1, "S", "sshd", "sshd") }, want: NotApplicable},
+	{check: "sshd-absent", name: "a process whose name is empty", edit: func(f *fixture) { f.process(7, 1, "S", "", "") }, want: Pass, says: "2 processes"},
 	{check: "sshd-absent", name: "unreadable", edit: func(f *fixture) { f.deny("proc") }, want: Unknown, unread: true},
 
 	{check: "listening-ports", name: "Docker's resolver listens on the loopback", want: Pass, says: "0 listeners"},
@@ -367,6 +588,18 @@ var checkCases = []checkCase{
 	}, want: Pass},
 	{check: "listening-ports", name: "port 8000", edit: func(f *fixture) { f.sub("proc/self/net/tcp", "0B00007F:AAAD", "00000000:1F40") }, want: Pass, says: "1 listener"},
 	{check: "listening-ports", name: "the host's", edit: hostNamespace("net"), want: NotApplicable},
+	{check: "listening-ports", name: "the last privileged port", edit: func(f *fixture) { f.sub("proc/self/net/tcp", "0B00007F:AAAD", "00000000:03FF") }, want: Warn, says: "[1023]"},
+	{check: "listening-ports", name: "the first port for everyone", edit: func(f *fixture) { f.sub("proc/self/net/tcp", "0B00007F:AAAD", "00000000:0400") }, want: Pass, says: "1 listener"},
+	{check: "listening-ports", name: "a connection is no listener", edit: func(f *fixture) {
+		f.sub("proc/self/net/tcp", "0B00007F:AAAD 00000000:0000 0A", "00000000:0050 00000000:0000 01")
+	}, want: Pass, says: "0 listeners"},
+	{check: "listening-ports", name: "a line cut short", edit: func(f *fixture) { f.write("proc/self/net/tcp", "0: 00000000:0050 00000000:0000 0A\n") }, want: Warn, says: "[80]"},
+	{check: "listening-ports", name: "an address of odd length", edit: func(f *fixture) { f.write("proc/self/net/tcp", "0: 000000:0050 00000000:0000 0A\n") }, want: Pass, says: "0 listeners"},
+	{check: "listening-ports", name: "an address that is none", edit: func(f *fixture) { f.write("proc/self/net/tcp", "0: 0000000G:0050 00000000:0000 0A\n") }, want: Pass, says: "0 listeners"},
+	{check: "listening-ports", name: "an IPv4 address", edit: func(f *fixture) { f.write("proc/self/net/tcp", "0: 0101007E:0050 00000000:0000 0A\n") }, want: Warn, says: "[80]"},
+	{check: "listening-ports", name: "a kernel without IPv6", edit: func(f *fixture) { delete(f.files, "proc/self/net/tcp6") }, want: Pass},
+	{check: "listening-ports", name: "no list at all", edit: func(f *fixture) { delete(f.files, "proc/self/net/tcp") }, want: Unknown},
+	{check: "listening-ports", name: "IPv6 unreadable", edit: func(f *fixture) { f.deny("proc/self/net/tcp6") }, want: Unknown},
 	{check: "listening-ports", name: "unreadable", edit: func(f *fixture) { f.deny("proc/self/net/tcp") }, want: Unknown, unread: true},
 
 	{check: "default-bridge-network", name: "a user-defined network", want: Pass},
@@ -374,6 +607,10 @@ var checkCases = []checkCase{
 	{check: "default-bridge-network", name: "no network", edit: func(f *fixture) { f.sub("proc/self/net/dev", "eth0", "tunl0") }, want: NotApplicable},
 	{check: "default-bridge-network", name: "Kubernetes", posture: "kubernetes", want: NotApplicable},
 	{check: "default-bridge-network", name: "Podman", edit: func(f *fixture) { f.write("run/.containerenv", "") }, want: NotApplicable},
+	{check: "default-bridge-network", name: "a resolver's address elsewhere", edit: func(f *fixture) {
+		f.write("etc/resolv.conf", "nameserver\noptions 127.0.0.11\nnameserver 10.0.0.1\n")
+	}, want: Warn},
+	{check: "default-bridge-network", name: "the host's network", edit: hostNamespace("net"), want: NotApplicable},
 	{check: "default-bridge-network", name: "unreadable", edit: func(f *fixture) { f.deny("etc/resolv.conf") }, want: Unknown, unread: true},
 
 	{check: "secrets-in-files", name: "none", posture: "root-alpine", want: Pass},
@@ -385,6 +622,14 @@ var checkCases = []checkCase{
 		f.mount("/srv/key /run/secrets/key ro - ext4 /dev/vda rw")
 		f.write("run/secrets/key", testKey)
 	}, want: Pass},
+	{check: "secrets-in-files", name: "a file as small as a secret may be", edit: func(f *fixture) { f.write("app/.env", "KEY=abc\n") }, want: Fail, says: "/app/.env"},
+	{check: "secrets-in-files", name: "a smaller file", edit: func(f *fixture) { f.write("app/.env", "KEY=ab\n") }, want: Pass},
+	{check: "secrets-in-files", name: "a file as large as is searched", edit: func(f *fixture) { f.write("app/dump", testKey+strings.Repeat("x", maxRead-len(testKey))) }, want: Fail, says: "/app/dump"},
+	{check: "secrets-in-files", name: "a larger file", edit: func(f *fixture) { f.write("app/dump", testKey+strings.Repeat("x", maxRead+1-len(testKey))) }, want: Pass},
+	{check: "secrets-in-files", name: "a key at the end of a long file", edit: func(f *fixture) { f.write("app/dump", strings.Repeat("x\n", 5000)+testKey) }, want: Fail, says: "/app/dump"},
+	{check: "secrets-in-files", name: "a key in a script that may be executed", edit: func(f *fixture) { f.file("app/run", "0755", "#!/bin/sh\n"+testKey) }, want: Fail, says: "/app/run"},
+	{check: "secrets-in-files", name: "a program has keys of its own", edit: func(f *fixture) { f.file("app/run", "0755", "\x7fELF\n"+testKey) }, want: Pass},
+	{check: "secrets-in-files", name: "an archive is not searched", edit: func(f *fixture) { f.write("app/x.gz", testKey) }, want: Pass},
 	{check: "secrets-in-files", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
 
 	{check: "secrets-in-env", name: "none", want: Pass},
@@ -393,6 +638,12 @@ var checkCases = []checkCase{
 	{check: "secrets-in-env", name: "public by contract", edit: func(f *fixture) {
 		f.sys.Environ = append(f.sys.Environ, "LAB_TOKEN=abc")
 		f.sys.PublicEnv = []string{"LAB_TOKEN"}
+	}, want: Pass},
+	{check: "secrets-in-env", name: "the auditor as PID 1 has one environment", edit: func(f *fixture) { f.sys.PID = 1; f.deny("proc/1/environ") }, want: Pass, says: "2 variables of the auditor"},
+	{check: "secrets-in-env", name: "the host's init is none of the container's", edit: func(f *fixture) {
+		hostNamespace("pid")(f)
+		f.write("proc/1/environ", "API_TOKEN=abcdef\x00")
+		f.write("proc/self/environ", "API_TOKEN=abcdef\x00")
 	}, want: Pass},
 	{check: "secrets-in-env", name: "unreadable", edit: func(f *fixture) { f.deny("proc/1/environ") }, want: Pass, says: "entrypoint", unread: true, skips: 1},
 	{check: "secrets-in-env", name: "of another container, unreadable", edit: func(f *fixture) {
@@ -412,6 +663,7 @@ var checkCases = []checkCase{
 	{check: "shell-absent", name: "links of busybox", posture: "root-alpine", want: Fail, says: "/bin/sh"},
 	{check: "shell-absent", name: "a link that leads nowhere", edit: func(f *fixture) { f.link("bin/sh", "/bin/busybox") }, want: Pass},
 	{check: "shell-absent", name: "a file that cannot be executed", edit: func(f *fixture) { f.write("usr/share/bash", "x") }, want: Pass},
+	{check: "shell-absent", name: "an empty file, as engines make for mounts", edit: func(f *fixture) { f.file("bin/sh", "0755", "") }, want: Pass},
 	{check: "shell-absent", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
 
 	{check: "package-manager-absent", name: "a database is no manager", edit: func(f *fixture) { f.write("lib/apk/db/installed", "P:x\n") }, want: Pass},
@@ -429,11 +681,17 @@ var checkCases = []checkCase{
 	{check: "executable-count", name: "few; neither libraries nor empty files", posture: "root-alpine", want: Pass, says: "3 executables"},
 	{check: "executable-count", name: "more", edit: manyFiles(20), want: Warn},
 	{check: "executable-count", name: "many", edit: manyFiles(101), want: Fail},
+	{check: "executable-count", name: "as many as are few", edit: manyFiles(fewExecutables), want: Pass},
+	{check: "executable-count", name: "as many as are not yet too many", edit: manyFiles(manyExecutables), want: Warn},
 	{check: "executable-count", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
 
 	{check: "image-size", name: "small", want: Pass},
 	{check: "image-size", name: "larger", edit: bigFile(60 << 20), want: Warn, says: "62.91 MB"},
 	{check: "image-size", name: "over the budget", edit: func(f *fixture) { bigFile(60 << 20)(f); f.sys.ImageBudget = 50 << 20 }, want: Fail},
+	{check: "image-size", name: "as large as is small", edit: bigFile(smallImage), want: Pass},
+	{check: "image-size", name: "as large as the budget", edit: func(f *fixture) { bigFile(60 << 20)(f); f.sys.ImageBudget = 60 << 20 }, want: Warn},
+	{check: "image-size", name: "as large as a budget below what is small", edit: func(f *fixture) { bigFile(1 << 10)(f); f.sys.ImageBudget = 1 << 10 }, want: Pass},
+	{check: "image-size", name: "over a budget below what is small", edit: func(f *fixture) { bigFile(1 << 10)(f); f.sys.ImageBudget = 1<<10 - 1 }, want: Fail},
 	{check: "image-size", name: "unreadable", edit: noRoot, want: Unknown, unread: true},
 }
 
@@ -445,6 +703,14 @@ func hostNamespace(kind string) func(*fixture) {
 			f.write("proc/self/oom_score_adj", "0\n")
 		}
 	}
+}
+
+// v2 gives the container the one hierarchy of cgroup v2, without a CPU quota.
+func v2(f *fixture) {
+	f.write("proc/self/cgroup", "0::/\n")
+	f.mount("/ /sys/fs/cgroup ro - cgroup2 cgroup2 rw")
+	f.write("sys/fs/cgroup/cpu.max", "max 100000\n")
+	f.write("sys/fs/cgroup/cpu.weight", "100\n")
 }
 
 func hostMount(line string) func(*fixture) { return func(f *fixture) { f.mount(line) } }
@@ -473,8 +739,11 @@ func manyFiles(n int) func(*fixture) {
 	}
 }
 
+// zeros are what large files are made of; nobody reads them.
+var zeros = sync.OnceValue(func() []byte { return make([]byte, 60<<20) })
+
 func bigFile(size int) func(*fixture) {
-	return func(f *fixture) { f.files["data"] = &fstest.MapFile{Data: make([]byte, size), Mode: 0o444} }
+	return func(f *fixture) { f.files["data"] = &fstest.MapFile{Data: zeros()[:size], Mode: 0o444} }
 }
 
 // cgroupOf returns the own cgroup's directory of a v1 controller.
@@ -501,7 +770,11 @@ func TestChecks(t *testing.T) {
 			if tc.edit != nil {
 				tc.edit(f)
 			}
-			got := f.run().result(t, tc.check)
+			r, err := Run(t.Context(), f.sys, Options{Only: []string{tc.check}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := r.result(t, tc.check)
 			text := got.Evidence + " | " + got.Reason
 			if got.Status != tc.want || !strings.Contains(text, tc.says) || got.Incomplete != tc.skips {
 				t.Errorf("%s = %s, incomplete %d, %q; want %s, incomplete %d, %q", tc.check, got.Status, got.Incomplete, text, tc.want, tc.skips, tc.says)
@@ -675,6 +948,7 @@ func TestIsSecret(t *testing.T) {
 		{"AWS_SECRET_ACCESS_KEY=abc", true},
 		{"DATABASE_URL=postgres://user:hunter2@db/x", true},
 		{"DATABASE_URL=postgres://user@db/x", false},
+		{"DATABASE_URL=postgres://user:@db/x", false},
 		{"DB_PASSWORD_FILE=/run/secrets/db", false},
 		{"DB_PASSWORD_FILE=secret.txt", false},
 		{"SECRET=/run/secrets/x", false},
@@ -699,11 +973,17 @@ func TestSecretIn(t *testing.T) {
 		{"k.json", `{"private_key": "` + strings.ReplaceAll(testKey, "\n", `\n`) + `"}`, "private key"},
 		{"k", "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n" + strings.Repeat("QUJD", 16) + "\n", "private key"},
 		{"k", "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n" + strings.Repeat("QUJD", 16) + "\n", "private key"},
+		{"k", "-----BEGIN PRIVATE KEY-----\n" + strings.Repeat("QUJD", 8) + "\n", "private key"},
+		{"k", "-----BEGIN PRIVATE KEY-----\n" + strings.Repeat("QUJD", 7) + "QUJ\n", ""},
+		{"k", "-----BEGIN PRIVATE KEY-----\n" + strings.Repeat("QUJ-", 16) + "\n", ""},
+		{"k", "PRIVATE KEY of the server:\n" + testKey, "private key"},
 		{"k", "-----BEGIN PUBLIC KEY-----\n" + strings.Repeat("QUJD", 16) + "\n", ""},
 		{"c.go", `const header = "-----BEGIN PRIVATE KEY-----"`, ""},
 		{"c", "key=AKIAABCDEFGHIJKLMNOP", "AWS access key"},
 		{"c", "key=AKIAIOSFODNN7EXAMPLE", ""},
 		{"c", "XAKIAABCDEFGHIJKLMNOP", ""},
+		{"c", "AAKIAABCDEFGHIJKLMNOP", ""},
+		{"c", "AKIAshort AKIAABCDEFGHIJKLMNOP", "AWS access key"},
 		{"c", "ghp_" + a36, "GitHub token"},
 		{"c", "ghp_short", ""},
 		{"c", "glpat-abcdefghij_-0123456789", "GitLab token"},
@@ -712,6 +992,14 @@ func TestSecretIn(t *testing.T) {
 		{"root/.ssh/id_rsa.pub", "x", ""},
 		{"app/.env", "A=b", "environment file"},
 		{"app/.env.example", "A=b", ""},
+		{"app/.env.sample", "A=b", ""},
+		{"app/.env.production", "A=b", "environment file"},
+		{"root/.pypirc", "[distutils]", ""},
+		{"root/.pypirc", "[pypi]\npassword = x", "credentials by name"},
+		{"root/.netrc", "machine x", "credentials by name"},
+		{"app/credentials", "[default]", ""},
+		{"app/config.json", `{"auth":"x"}`, ""},
+		{"root/.npmrc", "//registry.npmjs.org/:_password=x", "credentials by name"},
 		{"root/.npmrc", "fund=false", ""},
 		{"root/.npmrc", "//registry.npmjs.org/:_authToken=x", "credentials by name"},
 		{"root/.docker/config.json", `{"auths":{"r":{"auth":"eDp5"}}}`, "registry credentials"},
@@ -744,6 +1032,17 @@ func TestResolveStaysInside(t *testing.T) {
 	f.link("usr/bin/sh", "../../../../bin/busybox")
 	f.write("usr/bin/busybox", "x")
 	f.link("loop", "/loop")
+	f.write("end", "x")
+	f.link("1", "/end")
+	for i := range 40 { // from 41 on, one link more than the kernel follows
+		f.link(strconv.Itoa(i+2), strconv.Itoa(i+1))
+	}
+	if got, _, err := resolve(f.sys.FS, "/40"); got != "/end" || err != nil {
+		t.Errorf("resolve(/40) = %s, %v, want /end over 40 links", got, err)
+	}
+	if _, _, err := resolve(f.sys.FS, "/41"); err == nil {
+		t.Error("resolve(/41) follows 41 links, and the kernel follows 40")
+	}
 	if got, _, err := resolve(f.sys.FS, "/bin/sh"); got != "/usr/bin/busybox" || err != nil {
 		t.Errorf("resolve(/bin/sh) = %s, %v", got, err)
 	}

@@ -16,6 +16,10 @@ func TestComposeLinesHaveEachKeyOnce(t *testing.T) {
 		{Fix: Fix{Compose: `volumes: ["B:/b:ro"]`}},
 		{Fix: Fix{Compose: `# delete the line "pid: host"`}},
 		{Fix: Fix{Compose: `cap_add: []`}},
+		{Fix: Fix{Compose: `ulimits: {core: 0, nofile: {soft: 1, hard: 2}}`}},
+		{Fix: Fix{Compose: `ulimits: {nproc: 64}`}},
+		{Fix: Fix{Compose: `user: "65532:65532"`}},
+		{Fix: Fix{Compose: `user: "1000:1000"`}},
 		{Fix: Fix{}},
 	}
 	want := []string{
@@ -23,6 +27,8 @@ func TestComposeLinesHaveEachKeyOnce(t *testing.T) {
 		`read_only: true  # why`,
 		`volumes: [{type: bind, source: A, bind: {propagation: rprivate}}, "B:/b:ro"]`,
 		`cap_add: []`,
+		`ulimits: {core: 0, nofile: {soft: 1, hard: 2}, nproc: 64}`,
+		`user: "65532:65532"`,
 		`# delete the line "pid: host"`,
 	}
 	if got := composeLines(results); !slices.Equal(got, want) {

@@ -74,7 +74,14 @@ func TestParseMountinfo(t *testing.T) {
 	if m.root != "/mnt 1" || m.point != "/a\\b\tc" || strings.Join(m.optional, " ") != "master:1 shared:2" || m.fstype != "tmpfs" || m.super[1] != "size=4k" {
 		t.Errorf("parseMountinfo = %+v", m)
 	}
-	for _, bad := range []string{"", "x\n", "36 35 98:0 / / rw master:1 tmpfs tmpfs rw\n", "36 35 98:0 / / rw - tmpfs\n"} {
+	if mounts, err := parseMountinfo([]byte("36 35 98:0 / / rw - tmpfs tmpfs ro\n")); err != nil || mounts[0].super[0] != "ro" || len(mounts[0].optional) != 0 {
+		t.Errorf("parseMountinfo without optional fields = %+v, %v", mounts, err)
+	}
+	if _, err := parseMountinfo([]byte("36 35 98:0 / / rw - tmpfs tmpfs ro\nx\n")); err == nil || !strings.Contains(err.Error(), "line 2 ") {
+		t.Errorf("parseMountinfo(a second line of nonsense) = %v, want its number", err)
+	}
+	for _, bad := range []string{"", "x\n", "36 35 98:0 / / rw master:1 tmpfs tmpfs rw\n", "36 35 98:0 / / rw - tmpfs\n",
+		"36 35 98:0 / / rw - tmpfs tmpfs\n", "36 35 98:0 / - rw tmpfs tmpfs rw x\n"} {
 		if _, err := parseMountinfo([]byte(bad)); err == nil {
 			t.Errorf("parseMountinfo(%q) gives no error", bad)
 		}

@@ -47,8 +47,8 @@ func (c *container) readMemoryMax() (memoryMax, error) {
 func (c *container) hostMemory() int64 {
 	data, _ := c.read("/proc/meminfo")
 	for line := range strings.Lines(string(data)) {
-		if fields := strings.Fields(line); len(fields) >= 2 && fields[0] == "MemTotal:" {
-			kib, _ := strconv.ParseInt(fields[1], 10, 64)
+		if text, ok := strings.CutPrefix(line, "MemTotal:"); ok {
+			kib, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(text), " kB"), 10, 64)
 			return kib << 10
 		}
 	}

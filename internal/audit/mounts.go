@@ -268,8 +268,7 @@ func isManaged(m mount) bool {
 		rest := parts[i+1:]
 		switch {
 		case part == "volumes" && len(rest) >= 2 && rest[1] == "_data",
-			part == "containers" && len(rest) >= 2 && isContainerID(rest[0]),
-			part == "overlay-containers" && len(rest) >= 2 && isContainerID(rest[0]),
+			(part == "containers" || part == "overlay-containers") && len(rest) >= 2 && isContainerID(rest[0]),
 			part == "pods" && len(rest) >= 2 && slices.Contains([]string{"volumes", "volume-subpaths", "etc-hosts", "containers"}, rest[1]):
 			return true
 		}
@@ -470,19 +469,16 @@ func deviceNodes(c *container) verdict {
 	if err != nil {
 		return unknown(err)
 	}
-	worst := Pass
+	var failed bool
 	var names []string
 	var nodes []string
 	for _, d := range devices {
 		switch d.status() {
 		case Fail:
-			worst = Fail
+			failed = true
 			names = slices.Insert(names, 0, d.name)
 			nodes = slices.Insert(nodes, 0, d.String())
 		case Warn:
-			if worst == Pass {
-				worst = Warn
-			}
 			names = append(names, d.name)
 			nodes = append(nodes, d.String())
 		}
@@ -505,7 +501,7 @@ func deviceNodes(c *container) verdict {
 	}
 	text := strings.Join(evidence, "; ")
 	switch {
-	case worst == Fail:
+	case failed:
 		return fail("%s", text).at(names[0])
 	case len(evidence) > 0:
 		return warn("%s", text).at(cmp.Or(slices.Concat(names, []string{"DEVICE"})...))

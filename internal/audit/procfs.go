@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"math/bits"
 	"path"
 	"slices"
@@ -158,14 +159,10 @@ func parseMountinfo(data []byte) ([]mount, error) {
 	for line := range bytes.Lines(data) {
 		// Not strings.Fields: the source may be empty.
 		fields := strings.Split(strings.TrimRight(string(line), "\n"), " ")
-		end := -1
-		if len(fields) > 6 {
-			end = slices.Index(fields[6:], "-")
-		}
-		if end < 0 || len(fields) < 6+end+4 {
+		end := slices.Index(fields, "-")
+		if end < 6 || len(fields) < end+4 {
 			return nil, fmt.Errorf("line %d of mountinfo is not as proc_pid_mountinfo(5) says", len(mounts)+1)
 		}
-		end += 6
 		mounts = append(mounts, mount{
 			root:     unescape(fields[3]),
 			point:    path.Clean("/" + unescape(fields[4])),
@@ -219,12 +216,13 @@ type process struct {
 // parseStat reads /proc/PID/stat (proc_pid_stat(5)). The name, in parentheses,
 // may hold anything, parentheses too, so the rest starts after the last one.
 func parseStat(data []byte) (process, error) {
-	open, end := bytes.IndexByte(data, '('), bytes.LastIndexByte(data, ')')
-	if open < 0 || end < open {
+	before, behind, _ := strings.Cut(string(data), "(")
+	end := strings.LastIndexByte(behind, ')')
+	if end < 0 {
 		return process{}, errors.New("no (name) in stat")
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(data[:open])))
-	rest := strings.Fields(string(data[end+1:]))
+	pid, err := strconv.Atoi(strings.TrimSpace(before))
+	rest := strings.Fields(behind[end+1:])
 	if err != nil || len(rest) < 2 {
 		return process{}, errors.New("stat is not as proc_pid_stat(5) says")
 	}
@@ -232,7 +230,7 @@ func parseStat(data []byte) (process, error) {
 	if err != nil {
 		return process{}, errors.New("stat is not as proc_pid_stat(5) says")
 	}
-	return process{pid: pid, ppid: ppid, comm: string(data[open+1 : end]), state: rest[0][0]}, nil
+	return process{pid: pid, ppid: ppid, comm: behind[:end], state: rest[0][0]}, nil
 }
 
 // limit is one line of /proc/PID/limits; -1 is unlimited.
@@ -268,5 +266,5 @@ func parseLimit(s string) (int64, error) {
 		return -1, nil
 	}
 	n, err := strconv.ParseUint(s, 10, 64)
-	return int64(min(n, 1<<63-1)), err
+	return int64(min(n, math.MaxInt64)), err
 }

@@ -86,10 +86,6 @@ func WriteJSON(w io.Writer, r *Report) error {
 
 // printable escapes what would move a terminal's cursor or break a line.
 func printable(s string) string {
-	clean := strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) < 0
-	if clean {
-		return s
-	}
 	var b strings.Builder
 	for i, r := range s {
 		switch {

@@ -2,13 +2,14 @@ package audit
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/fstest"
@@ -35,32 +36,11 @@ type fixture struct {
 func load(t *testing.T, posture string) *fixture {
 	t.Helper()
 	f := &fixture{t: t, files: fstest.MapFS{}, denied: map[string]error{}, caps: map[string]bool{}}
-	root := filepath.Join("testdata", posture)
-	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(root, name)
-		if err != nil {
-			return err
-		}
-		switch path.Base(rel) {
-		case "tree.txt":
-			f.tree(string(data))
-			return nil
-		case "cmdline", "environ":
-			data = []byte(strings.ReplaceAll(string(data), "\n", "\x00"))
-		}
-		f.write(filepath.ToSlash(rel), string(data))
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
+	for name, data := range recorded()[posture] {
+		f.write(name, data)
 	}
+	f.tree(string(f.files["tree.txt"].Data))
+	delete(f.files, "tree.txt")
 	f.sys = &System{
 		FS: denyFS{f.files, f.denied},
 		Stat: func(info fs.FileInfo) (FileStat, bool) {
@@ -81,6 +61,32 @@ func load(t *testing.T, posture string) *fixture {
 	}
 	return f
 }
+
+// recorded returns the files of each posture, read once for the hundreds of tests
+// that start from them.
+var recorded = sync.OnceValue(func() map[string]map[string]string {
+	postures := map[string]map[string]string{}
+	fsys := os.DirFS("testdata")
+	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		posture, rel, inside := strings.Cut(name, "/")
+		if err != nil || !inside || d.IsDir() {
+			return err
+		}
+		data, err := fs.ReadFile(fsys, name)
+		if base := path.Base(rel); base == "cmdline" || base == "environ" {
+			data = bytes.ReplaceAll(data, []byte("\n"), []byte("\x00"))
+		}
+		if postures[posture] == nil {
+			postures[posture] = map[string]string{}
+		}
+		postures[posture][rel] = string(data)
+		return err
+	})
+	if err != nil {
+		panic(err)
+	}
+	return postures
+})
 
 func (f *fixture) tree(text string) {
 	f.t.Helper()
@@ -250,8 +256,48 @@ func (d denyFS) Open(name string) (fs.File, error) {
 	if err := d.refuse("open", name); err != nil {
 		return nil, err
 	}
-	return d.files.Open(name)
+	file, err := d.files.Open(name)
+	if dir, ok := file.(fs.ReadDirFile); ok {
+		return denyDir{dir, d, name}, err
+	}
+	if denied := d.denied["read "+name]; denied != nil {
+		return denyFile{file, denied}, err
+	}
+	return file, err
 }
+
+// denyFile is a file that can be opened and not read.
+type denyFile struct {
+	fs.File
+	err error
+}
+
+func (f denyFile) Read([]byte) (int, error) { return 0, f.err }
+
+// denyDir is a directory that lists names which cannot be looked at, as one without
+// the right to search it.
+type denyDir struct {
+	fs.ReadDirFile
+	fsys denyFS
+	name string
+}
+
+func (d denyDir) ReadDir(n int) ([]fs.DirEntry, error) {
+	entries, err := d.ReadDirFile.ReadDir(n)
+	for i, e := range entries {
+		if denied := d.fsys.denied["lstat "+path.Join(d.name, e.Name())]; denied != nil {
+			entries[i] = denyEntry{e, denied}
+		}
+	}
+	return entries, err
+}
+
+type denyEntry struct {
+	fs.DirEntry
+	err error
+}
+
+func (e denyEntry) Info() (fs.FileInfo, error) { return nil, e.err }
 
 func (d denyFS) ReadLink(name string) (string, error) {
 	if err := d.refuse("readlink", name); err != nil {

@@ -58,6 +58,11 @@ func TestUsageIsWhatTheKernelSays(t *testing.T) {
 		{"more cache than use, read at two moments", "kubernetes", func(f *fixture) {
 			f.write("sys/fs/cgroup/memory.stat", "inactive_file 99999999\n")
 		}, `used 4194304 working 0 limit 67108864 cpus 0.5 throttled ?`},
+		{"nothing yet, and nobody held back", "kubernetes", func(f *fixture) {
+			f.write("sys/fs/cgroup/memory.current", "0\n")
+			f.write("sys/fs/cgroup/memory.stat", "inactive_file 0\n")
+			f.write("sys/fs/cgroup/cpu.stat", "nr_periods 0\nnr_throttled 0\nthrottled_usec 0\n")
+		}, `used 0 working 0 limit 67108864 cpus 0.5 throttled 0 of 0, 0`},
 		{"a mount that shows another cgroup", "kubernetes", func(f *fixture) {
 			f.write("proc/self/cgroup", "0::/a\n")
 			f.sub("proc/self/mountinfo", "0:29 / /sys/fs/cgroup", "0:29 /b /sys/fs/cgroup")

@@ -182,7 +182,7 @@ func (w *walker) list(ctx context.Context, dir string, pending []string) ([]stri
 				w.file(name, info)
 			}
 		}
-		if err == io.EOF || len(entries) == 0 && err == nil {
+		if err == io.EOF {
 			return pending, nil
 		}
 		if err != nil {
@@ -271,7 +271,7 @@ func (w *walker) content(name string, info fs.FileInfo) {
 		if candidate {
 			w.executables++ // what else would have the x bit
 		}
-		if kind := secretName(name); kind != "" && info.Size() > 0 {
+		if kind := secretName(name); kind != "" {
 			w.secrets.add(name, kind+", not readable by the auditor")
 		}
 		return

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -216,6 +217,86 @@ func TestSummary(t *testing.T) {
 	}
 }
 
+// TestMeasuredNumbers: what differs by less than a tenth of the best is as good
+// as that.
+func TestMeasuredNumbers(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name   string
+		mib    []float64
+		better string // the places of the marked
+	}{
+		{"just below a tenth", []float64{100, 109.9}, ""},
+		{"a tenth", []float64{100, 110}, "0"},
+		{"one near the best, one far", []float64{105, 100, 200}, "0 1"},
+		{"one a tenth off, one far", []float64{100, 110, 200}, "0"},
+		{"one is not known", []float64{100}, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			var sides []Side
+			for i, n := range tc.mib {
+				s := small()
+				s.Name = strconv.Itoa(i)
+				s.Live.Process.ResidentBytes = n * (1 << 20)
+				sides = append(sides, s)
+			}
+			c := Compare(sides, noon)
+			var better []string
+			for _, s := range sides {
+				if cellOf(t, c, "process resident memory", s.Name).Better {
+					better = append(better, s.Name)
+				}
+			}
+			if got := strings.Join(better, " "); got != tc.better {
+				t.Errorf("of %v MiB %q are better, want %q", tc.mib, got, tc.better)
+			}
+		})
+	}
+}
+
+func TestSummaryNamesThreeFailedChecks(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]string{3: "small 3 (a, b, c).", 4: "small 4 (a, b, c and 1 more)."} {
+		s := small()
+		s.Report.Checks = nil
+		for _, id := range []string{"a", "b", "c", "d"}[:n] {
+			s.Report.Checks = append(s.Report.Checks, audit.Result{ID: id, Status: audit.Fail})
+		}
+		if got := strings.Join(Compare([]Side{s}, noon).Summary, " "); !strings.Contains(got, want) {
+			t.Errorf("summary = %q, want %q in it", got, want)
+		}
+	}
+}
+
+// TestSummaryNamesTheFirstOfEquallySmall images.
+func TestSummaryNamesTheFirstOfEquallySmall(t *testing.T) {
+	t.Parallel()
+	twin := small()
+	twin.Name = "twin"
+	got := Compare([]Side{small(), large(), twin}, noon).Summary[0]
+	if !strings.HasPrefix(got, "The image of small is the smallest: ") || strings.Contains(got, "twin") {
+		t.Errorf("summary = %q, want small alone as the smallest", got)
+	}
+}
+
+// TestSpansHaveTheUnitThatSuitsThem at each edge between two units.
+func TestSpansHaveTheUnitThatSuitsThem(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		seconds float64
+		unit    string
+	}{
+		{0.0009, " µs"}, {0.001, " ms"}, {0.9, " ms"}, {1, " s"}, {119, " s"}, {120, "m0s"}, {3723, "1h2m3s"},
+	} {
+		s := small()
+		s.Live.UptimeSeconds = tc.seconds
+		if got := cellOf(t, Compare([]Side{s}, noon), "process up for", "small").Text; !strings.HasSuffix(got, tc.unit) {
+			t.Errorf("up for %v seconds = %q, want it to end in %q", tc.seconds, got, tc.unit)
+		}
+	}
+}
+
 // TestNobodyMakesItFail feeds what a stranger's server may say.
 func TestNobodyMakesItFail(t *testing.T) {
 	t.Parallel()
@@ -308,6 +389,7 @@ func TestQuantile(t *testing.T) {
 		{"first bucket", Histogram{Bounds: bounds, Counts: []uint64{10, 0, 0, 0}}, .5, 1, true},
 		{"on the edge of a bucket", Histogram{Bounds: bounds, Counts: []uint64{5, 0, 5, 0}}, .5, 1, true},
 		{"across an empty one", Histogram{Bounds: bounds, Counts: []uint64{5, 0, 5, 0}}, .75, 4, true},
+		{"the least, with nothing in the first bucket", Histogram{Bounds: bounds, Counts: []uint64{0, 4, 0, 0}}, 0, 2, true},
 		{"beyond the last", Histogram{Bounds: bounds, Counts: []uint64{0, 0, 0, 3}}, .99, math.Inf(1), true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -1,0 +1,63 @@
+package audit
+
+import (
+	"fmt"
+	"testing"
+)
+
+func TestParseStat(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		stat, want string // want is "" for an error
+	}{
+		{"7 (sh) S 1 7 7 0\n", "{7 1 sh 83}"},
+		{"7 (sh) S 1", "{7 1 sh 83}"},
+		{"7 (a) b) (c) Z 1 1 1\n", "{7 1 a) b) (c 90}"},
+		{"7 () S 1 7\n", "{7 1  83}"},
+		{"", ""},
+		{"7 sh S 1\n", ""},
+		{"7 ) sh ( S 1\n", ""},
+		{"(sh) S 1\n", ""},
+		{"7 (sh) S\n", ""},
+		{"7 (sh) S init\n", ""},
+	} {
+		got, err := parseStat([]byte(tc.stat))
+		if (err == nil) != (tc.want != "") || err == nil && fmt.Sprint(got) != tc.want {
+			t.Errorf("parseStat(%q) = %v, %v, want %q", tc.stat, got, err, tc.want)
+		}
+	}
+}
+
+func TestParseLimits(t *testing.T) {
+	t.Parallel()
+	const head = "Limit                     Soft Limit           Hard Limit           Units     \n"
+	for _, tc := range []struct {
+		limits, want string // want is "" for an error
+	}{
+		{head + "Max open files            1024                 unlimited            files     \n", "map[Max open files:{1024 -1}]"},
+		// One without a unit.
+		{head + "Max nice priority         0                    1                    \n", "map[Max nice priority:{0 1}]"},
+		{head + "Max nice priority         0\n" + "Max file locks            1                    2\n", "map[Max file locks:{1 2}]"},
+		{head + "Max file locks            18446744073709551615 9223372036854775807  locks\n", "map[Max file locks:{9223372036854775807 9223372036854775807}]"},
+		{head, ""},
+		{"Max open files\n", ""},
+		{"Max open files            many                 1024                 files     \n", ""},
+		{"Max open files            1024                 many                 files     \n", ""},
+	} {
+		got, err := parseLimits([]byte(tc.limits))
+		if (err == nil) != (tc.want != "") || err == nil && fmt.Sprint(got) != tc.want {
+			t.Errorf("parseLimits(%q) = %v, %v, want %q", tc.limits, got, err, tc.want)
+		}
+	}
+}
+
+func TestParseCgroups(t *testing.T) {
+	t.Parallel()
+	got, err := parseCgroups([]byte("3:cpu,cpuacct:/a:b\n0::/\n"))
+	if want := "map[:/ cpu:/a:b cpuacct:/a:b]"; err != nil || fmt.Sprint(got) != want {
+		t.Errorf("parseCgroups = %v, %v, want %s", got, err, want)
+	}
+	if _, err := parseCgroups([]byte("3:cpu\n")); err == nil {
+		t.Error("parseCgroups(3:cpu) gives no error")
+	}
+}
