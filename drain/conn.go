@@ -50,6 +50,7 @@ type conn struct {
 	plain       bool         // net/http reads it itself, with nothing such as TLS between
 	expendable  atomic.Bool  // the request that is being served is an onlooker's
 	mayHaveBody atomic.Bool  // the request that is being served has one, or nobody knows
+	broken      atomic.Bool  // a write has failed
 	answered    atomic.Bool  // something was written for the request that is being served, or read
 	awaiting    atomic.Int64 // since when a handler waits for more of a body, as stall.since
 	stall       stall
@@ -276,7 +277,7 @@ func (c *conn) Write(p []byte) (written int, err error) {
 		m, err := c.writeChunk(p[:n])
 		written += m
 		if err != nil {
-			c.answered.Store(false) // it will not be
+			c.broken.Store(true)
 			return written, err
 		}
 		if p = p[n:]; len(p) == 0 {
@@ -380,6 +381,9 @@ func (c *conn) ReadFrom(src io.Reader) (written int64, err error) {
 		n, err := c.TCPConn.ReadFrom(&part)
 		written += n
 		whole.N -= n
+		if err != nil {
+			c.broken.Store(true)
+		}
 		if err != nil || n < want {
 			return written, err
 		}
@@ -406,9 +410,21 @@ func (c *conn) CloseWrite() error {
 // end next, and its network namespace with it, and what the kernel still holds by then is
 // lost.
 func (c *conn) Close() error {
-	if c.over.CompareAndSwap(false, true) && (c.ln.draining.Load() || c.isSending()) {
-		c.linger()
+	if c.over.CompareAndSwap(false, true) {
+		switch {
+		case c.broken.Load(): // then net/http closes it while its own reader goes on
+			return c.reset()
+		case c.ln.draining.Load(), c.isSending():
+			c.linger()
+		}
 	}
+	return c.end()
+}
+
+// reset closes the descriptor, and the kernel forgets what its client has not read: half
+// an answer, which is not to look like a whole one.
+func (c *conn) reset() error {
+	_ = c.TCPConn.SetLinger(0)
 	return c.end()
 }
 

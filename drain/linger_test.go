@@ -129,3 +129,21 @@ func TestRefusedClientsAreToldSideBySide(t *testing.T) {
 		}
 	}
 }
+
+// net/http closes a connection on which a write has failed while its own reader goes on.
+func TestWriteThatFailsDuringTheDrainHoldsNothing(t *testing.T) {
+	t.Parallel()
+	s := runWith(t, Options{WriteTimeout: 300 * time.Millisecond}, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = w.Write(make([]byte, 10<<20))
+	})
+	conn, _ := s.dial(t)
+	_ = conn.(*net.TCPConn).SetReadBuffer(2048)
+	s.Draining()
+	_, _ = io.WriteString(conn, getRoot)
+	eventually(t, "request in flight", func() bool { return s.active() == 1 })
+	eventually(t, "end of the request", func() bool { return s.active() == 0 })
+	// What the kernel still has for the client is cut at the end, and counted. Nothing else is left.
+	if report := s.stop(t, 5*time.Second); report.Cut[Active] != 0 {
+		t.Errorf("Shutdown() = %+v, want no request that is being served", report)
+	}
+}

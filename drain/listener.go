@@ -364,9 +364,14 @@ func (l *Listener) evict(why reason) bool {
 		return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.since, b.since))
 	})
 	for _, c := range waiting {
-		if c.order == hasAnswer || c.order == slowToRead || c.order == slowToSend {
+		switch c.order {
+		case hasAnswer:
 			l.left(why)
 			_ = c.end()
+			return true
+		case slowToRead, slowToSend:
+			l.left(why)
+			_ = c.reset()
 			return true
 		}
 		// A request that nobody has read yet waits for this process, not for its client.

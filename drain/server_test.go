@@ -672,8 +672,7 @@ func TestOnlookerThatDoesNotReadFailsNothing(t *testing.T) {
 	served := make(chan struct{}, 1)
 	r := run(t, func(w http.ResponseWriter, r *http.Request) {
 		Expendable(r.Context())
-		w.Header().Set("Content-Length", "300000")
-		_, _ = w.Write(make([]byte, 300_000))
+		_, _ = w.Write(make([]byte, 60_000)) // which the kernel takes
 		served <- struct{}{}
 	})
 	d := net.Dialer{Control: smallBuffer}
