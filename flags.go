@@ -29,6 +29,7 @@ const (
 // options are the flags and arguments of the modes that have any.
 type options struct {
 	probe   probe.Options
+	header  error    // what is wrong with a --header
 	targets []string // URLs of --healthcheck
 	format  string   // of --audit and --compare
 	audit   auditOptions
@@ -52,9 +53,10 @@ func newFlags(opts *options) *flag.FlagSet {
 	fs.Bool("compare", false, "compare the reports that ops listeners serve at the `URL`s, each as [NAME=]URL, and exit 1 if one could not be had")
 	fs.Bool("version", false, "print version, commit and Go version")
 	fs.Bool("help", false, "print this")
-	fs.DurationVar(&opts.probe.Timeout, "timeout", probe.DefaultTimeout, "with --healthcheck: `duration` for everything, from the resolver to the end of the body")
+	opts.probe.Timeout = probe.DefaultTimeout
+	fs.Var((*timeoutFlag)(&opts.probe.Timeout), "timeout", "with --healthcheck: `duration` for everything, from the resolver to the end of the body")
 	fs.StringVar(&opts.probe.Method, "method", http.MethodGet, "with --healthcheck: request `method`")
-	fs.Var(&opts.probe.Headers, "header", "with --healthcheck: a request header `\"Name: value\"`, any number of times")
+	fs.Var(headerFlag{&opts.probe.Headers, &opts.header}, "header", "with --healthcheck: a request header `\"Name: value\"`, any number of times; Host names the certificate, too")
 	fs.Var(&opts.probe.Status, "status", "with --healthcheck: `range` of status codes that are healthy, such as 204 or 200-299")
 	fs.BoolVar(&opts.probe.Insecure, "insecure", false, "with --healthcheck: do not verify https certificates")
 	fs.StringVar(&opts.format, "format", "text", "with --audit and --compare: `format` of the report, text, json or markdown")
@@ -107,6 +109,9 @@ func parseArgs(args []string) (mode, options, error) {
 	}
 	if m == modeHealthcheck {
 		opts.targets = urls
+		if opts.header != nil {
+			return m, opts, opts.header
+		}
 		if opts.probe.Timeout <= 0 {
 			return m, opts, fmt.Errorf("--timeout %v: want a duration above 0, such as 2s", opts.probe.Timeout)
 		}

@@ -29,19 +29,68 @@ const patience = 100 * time.Millisecond
 const maxAnswer = 4 << 10
 
 func init() {
-	if len(os.Args) < 2 || os.Args[1] != "--healthcheck" {
-		return
+	if code, decided := decide(os.Args, syscall.Stdout); decided {
+		os.Exit(code)
 	}
-	p := find(os.Args[2:])
-	if p == nil || !p.send() {
-		return
+}
+
+// decide probes if args, a command line, ask for it. When it knows the verdict it
+// prints that on stdout, a descriptor, and returns the exit code.
+func decide(args []string, stdout int) (code int, decided bool) {
+	if len(args) < 2 || args[1] != "--healthcheck" {
+		return 0, false
 	}
-	if status := p.receive(); status != "" {
-		took := time.Since(p.Began).Round(100 * time.Microsecond)
-		_, _ = os.Stdout.WriteString("healthy: " + status + " in " + took.String() + " " + p.url + "\n")
-		os.Exit(0)
+	if p := find(args[2:]); p != nil && p.send() {
+		if status := p.receive(); status != "" {
+			took := time.Since(p.Began).Round(100 * time.Microsecond)
+			Print(stdout, "healthy: "+status+" in "+took.String()+" "+p.url+"\n")
+			_ = syscall.Close(p.fd)
+			return 0, true
+		}
+		begun.Store(p)
 	}
-	begun.Store(p)
+	if err := reserve(stdout); err != nil {
+		Print(stdout, "unhealthy: "+err.Error()+", and the probe needs 3 more\n")
+		return 1, true
+	}
+	return 0, false
+}
+
+// reserve checks that Go can poll a connection, which takes 3 descriptors: without
+// the first two its runtime ends the process with a trace and exit code 2. It copies
+// fd, which the runtime has opened if nobody else has.
+func reserve(fd int) (err error) {
+	var copies [3]int
+	for i := range copies {
+		copies[i], err = syscall.Dup(fd)
+		if err != nil {
+			break
+		}
+		defer syscall.Close(copies[i])
+	}
+	if err == syscall.EMFILE || err == syscall.ENFILE {
+		return err
+	}
+	return nil
+}
+
+// Print writes text of less than 4 KiB to fd, unless it is a pipe that stays full for
+// a moment or that nobody reads: the exit code says the same as the line, and it must
+// come in time. Through package os a write to standard output that nobody reads would
+// end the process (os/signal, SIGPIPE).
+func Print(fd int, text string) {
+	var set syscall.FdSet
+	set.Bits[fd/strconv.IntSize] = 1 << (fd % strconv.IntSize)
+	wait := syscall.NsecToTimeval(int64(patience))
+	if n, err := syscall.Select(fd+1, nil, &set, nil, &wait); n == 1 && err == nil {
+		_, _ = syscall.Write(fd, []byte(text))
+	}
+}
+
+// ParsePort reads the number of a port, digits alone, as server and probe both do.
+func ParsePort(text string) (port uint16, valid bool) {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return uint16(n), err == nil
 }
 
 // Probe is a probe of http://IPV4[:PORT][/PATH]. The rest of the program sees it
@@ -131,8 +180,8 @@ func parse(url string) *Probe {
 	if !found {
 		port = "80"
 	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 {
+	n, valid := ParsePort(port)
+	if !valid || n == 0 {
 		return nil
 	}
 	p.addr.Port = int(n)
