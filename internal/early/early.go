@@ -112,11 +112,16 @@ var begun atomic.Pointer[Probe]
 // Take returns the probe that the process has begun and not ended, or nil. The
 // caller closes it.
 func Take() *Probe {
-	p := begun.Swap(nil)
-	if p != nil {
-		_ = syscall.SetNonblock(p.fd, true) // so that Close ends a Read
-		p.rest = os.NewFile(uintptr(p.fd), p.host)
+	if p := begun.Swap(nil); p != nil {
+		return p.take()
 	}
+	return nil
+}
+
+// take makes p ready for Read and Close.
+func (p *Probe) take() *Probe {
+	_ = syscall.SetNonblock(p.fd, true) // so that Close ends a Read
+	p.rest = os.NewFile(uintptr(p.fd), p.host)
 	return p
 }
 

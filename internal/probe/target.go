@@ -62,7 +62,7 @@ func Parse(raw string) (Target, error) {
 	}
 	u, err := url.Parse(scheme + "://" + escapeZone(authority))
 	if err != nil {
-		if host := authority[strings.LastIndexByte(authority, '@')+1:]; strings.Count(host, ":") > 1 && host[0] != '[' {
+		if strings.Contains(authority, "::") && !strings.Contains(authority, "[") {
 			return Target{}, fmt.Errorf("%s does not parse: an IPv6 address has brackets, as in http://[::1]:8000/", quote(raw))
 		}
 		return Target{}, refuse(raw, "does not parse", "")
@@ -79,7 +79,7 @@ func Parse(raw string) (Target, error) {
 	case strings.ContainsFunc(u.Host, func(r rune) bool { return r >= 0x80 }):
 		return Target{}, fmt.Errorf("%s has a host that is not ASCII: write it as DNS does, such as xn--bcher-kva.example", quote(raw))
 	case port != "" && (!valid || n == 0):
-		return Target{}, fmt.Errorf("%s has a port that is none: want one from 1 to 65535", quote(raw))
+		return Target{}, fmt.Errorf("%s has a port out of range: want one from 1 to 65535", quote(raw))
 	case scheme != "tcp":
 		port = cmp.Or(port, map[string]string{"http": "80", "https": "443"}[scheme])
 		t.Path = "/" + strings.TrimPrefix(path, "/")
