@@ -286,10 +286,11 @@ func judge(answer string) string {
 // line is empty if it is not whole, or not printable ASCII.
 func cutLine(answer string) (line, rest string) {
 	for i := range len(answer) {
-		switch c := answer[i]; {
-		case c == '\r' && i+1 < len(answer) && answer[i+1] == '\n':
+		c := answer[i]
+		if c == '\r' && i+1 < len(answer) && answer[i+1] == '\n' {
 			return answer[:i+1], answer[i+2:]
-		case c < ' ' || c > '~':
+		}
+		if c < ' ' || c > '~' {
 			return "", ""
 		}
 	}

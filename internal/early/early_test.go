@@ -100,7 +100,7 @@ func TestDecide(t *testing.T) { // not parallel, as what was begun is the proces
 			}
 			want := "^$"
 			if tc.decided {
-				want = "^healthy: 200 in [0-9.]+[mµ]?s " + healthy + "\n$"
+				want = `^healthy: 200 in (0s|[0-9]00µs|[0-9]+(\.[0-9])?ms) ` + healthy + "\n$"
 			}
 			if got := printed(t, r, w); !regexp.MustCompile(want).MatchString(got) {
 				t.Errorf("decide(%q) printed %q, want %q", tc.args, got, want)
@@ -116,6 +116,43 @@ func TestDecide(t *testing.T) { // not parallel, as what was begun is the proces
 				p.Close()
 			}
 		})
+	}
+}
+
+func TestDecideAboutTheOwnServer(t *testing.T) { // not parallel, as the environment is the process's
+	addr := serve(t, "HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n")
+	_, port, _ := net.SplitHostPort(addr)
+	t.Setenv("PORT", port)
+	r, w := pipe(t)
+	code, decided := decide([]string{"imagelab", "--healthcheck"}, int(w.Fd()))
+	if got := printed(t, r, w); code != 0 || !decided || !strings.HasSuffix(got, " http://"+addr+"/health\n") {
+		t.Errorf("decide = %d, %v, %q, want it healthy", code, decided, got)
+	}
+	if code, decided := decide([]string{"imagelab"}, 500); code != 0 || decided {
+		t.Errorf("decide without an argument = %d, %v, want nothing", code, decided)
+	}
+}
+
+func TestDecideWithoutDescriptors(t *testing.T) { // not parallel, as the limit is the process's
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	r, w := pipe(t)
+	args := []string{"imagelab", "--healthcheck", "nonsense"}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 3, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	code, decided := decide(args, int(w.Fd()))
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	const want = "unhealthy: too many open files, and the probe needs 3 more\n"
+	if got := printed(t, r, w); code != 1 || !decided || got != want {
+		t.Errorf("decide = %d, %v, %q, want 1 and %q", code, decided, got, want)
+	}
+	if err := reserve(500); err != nil { // whatever it is, the runtime can do without
+		t.Errorf("reserve with a closed descriptor = %v, want nil", err)
 	}
 }
 

@@ -116,6 +116,9 @@ func (o Options) bound(ctx context.Context) (context.Context, context.CancelFunc
 //
 // Of several failures it names the one whose target comes first.
 func Run(ctx context.Context, targets []Target, opts Options) (line string, healthy bool) {
+	if len(targets) == 0 {
+		return Unhealthy(errors.New("nothing to probe")), false
+	}
 	began := time.Now()
 	if opts.Begun != nil {
 		began = opts.Begun.Began
@@ -139,15 +142,15 @@ func Run(ctx context.Context, targets []Target, opts Options) (line string, heal
 			first = i
 		}
 	}
-	switch {
-	case len(targets) == 0:
-		return Unhealthy(errors.New("nothing to probe")), false
-	case failed > 0 && len(targets) > 1:
-		reason := fmt.Sprintf("%d of %d failed: %v", failed, len(targets), reasons[first])
+	several := len(targets) > 1
+	if failed > 0 {
+		reason := reasons[first].Error()
+		if several {
+			reason = fmt.Sprintf("%d of %d failed: %s", failed, len(targets), reason)
+		}
 		return verdict("unhealthy", reason, targets[first].Name), false
-	case failed > 0:
-		return verdict("unhealthy", reasons[0].Error(), targets[0].Name), false
-	case len(targets) > 1:
+	}
+	if several {
 		return verdict("healthy", fmt.Sprintf("all %d in %v, first", len(targets), took), targets[0].Name), true
 	}
 	return verdict("healthy", fmt.Sprintf("%s in %v", details[0], took), targets[0].Name), true

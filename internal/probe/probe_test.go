@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"sync"
@@ -631,6 +632,138 @@ func TestVerdictShowsReasonAndName(t *testing.T) {
 	for extra, want := range map[int]int{188: 199, 189: 199, 187: 198} {
 		if line := probe.Unhealthy(errors.New(strings.Repeat("x", extra))); len(line) != want || strings.HasSuffix(line, "...") != (extra > 188) {
 			t.Errorf("Unhealthy of %d bytes = %q with %d, want %d", extra, line, len(line), want)
+		}
+	}
+}
+
+func TestParseSaysWhatToWrite(t *testing.T) {
+	t.Parallel()
+	const any = "want http://, https://, tcp://host:port or unix:///path/of.sock[:/http/path]"
+	const brackets = "does not parse: an IPv6 address has brackets, as in http://[::1]:8000/"
+	for raw, want := range map[string]string{
+		"":                       `"" is not a URL: ` + any,
+		"--timeout":              `"--timeout" is not a URL: flags come before the URLs`,
+		"localhost:8000":         `"localhost:8000" is not a URL: want http://localhost:8000/`,
+		"localhost/x":            `"localhost/x" is not a URL: want http://localhost/x`,
+		"8000":                   `"8000" is not a URL: want http://127.0.0.1:8000/`,
+		":8000":                  `":8000" is not a URL: want http://127.0.0.1:8000/`,
+		":8000/x":                `":8000/x" is not a URL: want http://127.0.0.1:8000/x`,
+		"/health":                `"/health" is not a URL: want http://127.0.0.1:8000/health`,
+		"/run/x.sock":            `"/run/x.sock" is not a URL: want unix:///run/x.sock`,
+		"127.0.0.1":              `"127.0.0.1" is not a URL: want http://127.0.0.1/`,
+		"::1":                    `"::1" is not a URL: want http://[::1]/`,
+		"[::1]:80":               `"[::1]:80" is not a URL: want http://[::1]:80/`,
+		"http":                   `"http" is not a URL: want http://http/`,
+		"htt":                    `"htt" is not a URL: want http://htt/`,
+		"httpd:80":               `"httpd:80" is not a URL: want http://httpd:80/`,
+		"HTTP:/h":                `"HTTP:/h" is not a URL: want http://h`,
+		"https//h/x":             `"https//h/x" is not a URL: want https://h/x`,
+		"unix:run/x":             `"unix:run/x" is not a URL: want unix:///run/x`,
+		"tcp:h:1":                `"tcp:h:1" is not a URL: want tcp://h:1`,
+		"?x":                     `"?x" is not a URL: ` + any,
+		"me:hidden@h":            `"xxxxx@h" is not a URL: want http://xxxxx@h/`,
+		"htp://h":                `"htp://h" has an unknown scheme: ` + any,
+		"http://h\x7f":           `"http://h\x7f" has a control character: ` + any,
+		"http://h/\x1f":          `"http://h/\x1f" has a control character: ` + any,
+		"http://":                `"http://" has no host: want http://127.0.0.1`,
+		"http://:80/x":           `"http://:80/x" has no host: want http://127.0.0.1:80/x`,
+		"tcp://":                 `"tcp://" has no host: ` + any,
+		"http://me@":             `"http://xxxxx@" has no host: ` + any,
+		"http://::1/":            `"http://::1/" ` + brackets,
+		"http://[::1/":           `"http://[::1/" does not parse: ` + any,
+		"http://h:x/":            `"http://h:x/" does not parse: ` + any,
+		"http://\u00e9/":         `"http://é/" has a host that is not ASCII: write it as DNS does, such as xn--bcher-kva.example`,
+		"http://\u0080/":         `"http://\u0080/" has a host that is not ASCII: write it as DNS does, such as xn--bcher-kva.example`,
+		"http://h:0/":            `"http://h:0/" has a port out of range: want one from 1 to 65535`,
+		"tcp://h:65536":          `"tcp://h:65536" has a port out of range: want one from 1 to 65535`,
+		"tcp://h":                `"tcp://h" has no port: ` + any,
+		"tcp://h:1/x":            `"tcp://h:1/x" has a path, and tcp:// only connects: want http://h:1/x`,
+		"unix://x":               `"unix://x" has no absolute path: ` + any,
+		"unix:///x:y":            `"unix:///x:y" has an HTTP path without /: want unix:///x:/y`,
+		strings.Repeat("x", 59):  `"` + strings.Repeat("x", 59) + `" is not a URL: want http://` + strings.Repeat("x", 21) + "..." + strings.Repeat("x", 27) + "/",
+		strings.Repeat("x/", 31): `"` + strings.Repeat("x/", 14) + "..." + strings.Repeat("x/", 14) + `" is not a URL: want http://` + strings.Repeat("x/", 10) + "x..." + strings.Repeat("x/", 14),
+		"http://h:y/?x=\u00e9@":  `"http://xxxxx@" does not parse: ` + any,
+	} {
+		if target, err := probe.Parse(raw); err == nil || err.Error() != want {
+			t.Errorf("Parse(%q) = %+v, %v, want %s", raw, target, err, want)
+		}
+	}
+}
+
+func TestParse(t *testing.T) {
+	t.Parallel()
+	for raw, want := range map[string]probe.Target{
+		"http://h":                  {Name: "http://h", Addrs: []string{"h:80"}, Host: "h", Path: "/"},
+		"http://h:/a":               {Name: "http://h:/a", Addrs: []string{"h:80"}, Host: "h", Path: "/a"},
+		"https://h?x#y":             {Name: "https://h?x", Addrs: []string{"h:443"}, Host: "h", Path: "/?x", TLS: true},
+		"HTTPS://h:0443/ ":          {Name: "https://h:0443/%20", Addrs: []string{"h:0443"}, Host: "h:0443", Path: "/%20", TLS: true},
+		"tcp://h:1":                 {Name: "tcp://h:1", Addrs: []string{"h:1"}, Host: "h:1"},
+		"tcp://h:65535/":            {Name: "tcp://h:65535/", Addrs: []string{"h:65535"}, Host: "h:65535"},
+		"unix:///x":                 {Name: "unix:///x", Network: "unix", Addrs: []string{"/x"}, Host: "localhost"},
+		"unix:///x y:/a b#":         {Name: "unix:///x y:/a%20b", Network: "unix", Addrs: []string{"/x y"}, Host: "localhost", Path: "/a%20b"},
+		"http://[fe80::1%eth0]:80/": {Name: "http://[fe80::1%25eth0]:80/", Addrs: []string{"[fe80::1%eth0]:80"}, Host: "[fe80::1]:80", Path: "/"},
+		"http://[fe80::1%25eth0]:/": {Name: "http://[fe80::1%25eth0]:/", Addrs: []string{"[fe80::1%eth0]:80"}, Host: "[fe80::1]", Path: "/"},
+		"http://[fe80::1%25e%20h]/": {Name: "http://[fe80::1%25e%20h]/", Addrs: []string{"[fe80::1%e h]:80"}, Host: "[fe80::1]", Path: "/"},
+	} {
+		if want.Network == "" {
+			want.Network = "tcp"
+		}
+		if got, err := probe.Parse(raw); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("Parse(%q) = %+v, %v, want %+v", raw, got, err, want)
+		}
+	}
+}
+
+func TestFlagValues(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"204": "204", "100": "100", "599": "599", "200-399": "200-399", "204-204": "204", "100-599": "100-599",
+		"2xx": "!want a range such as 200-299", "5XX": "!want a range such as 500-599", "xx": "!", "20x": "!", "": "!", "x": "!", "200-": "!", "-200": "!",
+		"99": "!", "99-200": "!", "200-600": "!", "600": "!", "300-299": "!", "200,204": "!", "2xxx": "!", "x-200": "!",
+	} {
+		var status probe.StatusRange
+		err := status.Set(text)
+		got := status.String()
+		if err != nil {
+			got = "!" + err.Error()
+		}
+		if want == "!" {
+			want = "!want a status such as 204 or a range such as 200-399"
+		}
+		if got != want {
+			t.Errorf("StatusRange.Set(%q) = %q, want %q", text, got, want)
+		}
+	}
+	for text, want := range map[string]string{
+		"A: b": "b", "A:b": "b", "a-!#$%&'*+.^_`|~09AZaz:": "", "A: \u00e9\tx": "\u00e9\tx", "A: ~": "~", "A: b:c ": "b:c",
+		"": "!", "A": "!", ": b": "!", "A : b": "!", "A\x7f: b": "!", "\u00e9: b": "!", "A(: b": "!", "A: \x7f": "!", "A: \x1f": "!", "A: \n": "!", "A: x\x00": "!",
+	} {
+		var all probe.Headers
+		err := all.Set(text)
+		if refused := want == "!"; (err != nil) != refused || !refused && (len(all) != 1 || all[0].Value != want) {
+			t.Errorf("Headers.Set(%q) = %v, %q, want %q", text, err, all, want)
+		}
+		if all.String() != "" {
+			t.Errorf("Headers.String = %q, want nothing of what may be secret", all.String())
+		}
+	}
+}
+
+func TestReason(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		err  error
+		want string
+	}{
+		{&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, "connection refused"},
+		{&net.OpError{Op: "dial", Err: &net.OpError{Op: "read", Err: errors.New("x")}}, "x"},
+		{&net.DNSError{Name: "h", Err: "no such host", Server: "192.0.2.1"}, "h: no such host"},
+		{io.EOF, "the server closed the connection"},
+		{fmt.Errorf("reading: %w", io.ErrUnexpectedEOF), "the server closed the connection"},
+		{errors.New("another"), "another"},
+	} {
+		if got := probe.Reason(tc.err); got.Error() != tc.want {
+			t.Errorf("Reason(%v) = %v, want %s", tc.err, got, tc.want)
 		}
 	}
 }

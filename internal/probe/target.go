@@ -44,16 +44,25 @@ const (
 func Parse(raw string) (Target, error) {
 	scheme, rest, found := strings.Cut(raw, "://")
 	scheme = strings.ToLower(scheme)
-	switch {
-	case strings.HasPrefix(raw, "-"):
+	if strings.HasPrefix(raw, "-") {
 		return Target{}, fmt.Errorf("%s is not a URL: flags come before the URLs", quote(raw))
-	case strings.ContainsFunc(raw, isControl):
+	}
+	if strings.ContainsFunc(raw, isControl) {
 		return Target{}, refuse(raw, "has a control character", "")
-	case !found:
+	}
+	if !found {
 		return Target{}, refuse(raw, "is not a URL", guess(raw))
-	case scheme == "unix":
+	}
+	if scheme == "unix" {
 		return parseUnix(raw, rest)
-	case scheme != "http" && scheme != "https" && scheme != "tcp":
+	}
+	return parseTCP(raw, scheme, rest)
+}
+
+// parseTCP parses what comes after http://, https:// or tcp://.
+func parseTCP(raw, scheme, rest string) (Target, error) {
+	port, known := map[string]string{"http": "80", "https": "443", "tcp": ""}[scheme]
+	if !known {
 		return Target{}, refuse(raw, "has an unknown scheme", "")
 	}
 	authority, path := rest, ""
@@ -67,40 +76,43 @@ func Parse(raw string) (Target, error) {
 		}
 		return Target{}, refuse(raw, "does not parse", "")
 	}
-	t := Target{Name: u.Redacted() + path, Network: "tcp", Host: hostField(u), User: u.User, TLS: scheme == "https"}
-	port := u.Port()
-	switch n, valid := early.ParsePort(port); {
-	case u.Hostname() == "":
+	if u.Hostname() == "" {
 		instead := ""
 		if authority == "" || authority[0] == ':' {
 			instead = scheme + "://127.0.0.1" + rest
 		}
 		return Target{}, refuse(raw, "has no host", instead)
-	case strings.ContainsFunc(u.Host, func(r rune) bool { return r >= 0x80 }):
+	}
+	if strings.ContainsFunc(u.Host, isBeyondASCII) {
 		return Target{}, fmt.Errorf("%s has a host that is not ASCII: write it as DNS does, such as xn--bcher-kva.example", quote(raw))
-	case port != "" && (!valid || n == 0):
-		return Target{}, fmt.Errorf("%s has a port out of range: want one from 1 to 65535", quote(raw))
-	case scheme != "tcp":
-		port = cmp.Or(port, map[string]string{"http": "80", "https": "443"}[scheme])
-		t.Path = "/" + strings.TrimPrefix(path, "/")
-	case port == "":
+	}
+	port = cmp.Or(u.Port(), port)
+	if port == "" {
 		return Target{}, refuse(raw, "has no port", "")
-	case path != "" && path != "/":
+	}
+	if n, valid := early.ParsePort(port); !valid || n == 0 {
+		return Target{}, fmt.Errorf("%s has a port out of range: want one from 1 to 65535", quote(raw))
+	}
+	t := Target{Name: u.Redacted() + path, Network: "tcp", Host: hostField(u), User: u.User, TLS: scheme == "https"}
+	t.Addrs = []string{net.JoinHostPort(u.Hostname(), port)}
+	if scheme != "tcp" {
+		t.Path = "/" + strings.TrimPrefix(path, "/")
+	} else if path != "" && path != "/" {
 		return Target{}, refuse(raw, "has a path, and tcp:// only connects", "http://"+rest)
 	}
-	t.Addrs = []string{net.JoinHostPort(u.Hostname(), port)}
 	return t, nil
 }
 
 // parseUnix parses what comes after unix://.
 func parseUnix(raw, rest string) (Target, error) {
 	socket, path, hasPath := strings.Cut(rest, ":")
-	switch {
-	case !strings.HasPrefix(socket, "/"):
+	if !strings.HasPrefix(socket, "/") {
 		return Target{}, refuse(raw, "has no absolute path", "")
-	case len(socket) > maxSocketPath:
+	}
+	if len(socket) > maxSocketPath {
 		return Target{}, fmt.Errorf("%s names a socket by %d bytes: want at most %d", quote(raw), len(socket), maxSocketPath)
-	case hasPath && !strings.HasPrefix(path, "/"):
+	}
+	if hasPath && !strings.HasPrefix(path, "/") {
 		return Target{}, refuse(raw, "has an HTTP path without /", "unix://"+socket+":/"+path)
 	}
 	t := Target{Name: "unix://" + socket, Network: "unix", Addrs: []string{socket}, Host: "localhost"}
@@ -165,6 +177,8 @@ func isEscape(s string) bool {
 }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+
+func isBeyondASCII(r rune) bool { return r > 0x7f }
 
 // guess returns the URL that somebody may mean who writes raw, which has no ://.
 func guess(raw string) string {
