@@ -2,13 +2,21 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -63,12 +71,9 @@ func TestSlowClientsAreSentAway(t *testing.T) {
 				}()
 			}
 			if !tc.read {
-				eventually(t, "end of the slow response", func() bool {
-					return in.metric(t, `imagelab_http_requests_in_flight{route="/store/{sha256}",server="app"}`) == "0"
+				eventually(t, "count of the response that was cut", func() bool {
+					return in.metric(t, `imagelab_http_requests_total{code="200",method="GET",route="/store/{sha256}",server="app"}`) == "1"
 				})
-				if got := in.metric(t, `imagelab_http_requests_total{code="200",method="GET",route="/store/{sha256}",server="app"}`); got != "1" {
-					t.Errorf("requests = %q, want the one that was cut", got)
-				}
 				return
 			}
 			got, _ := io.ReadAll(r) // the server ends it, or the deadline of dial does
@@ -111,10 +116,14 @@ func TestTooManyUploadsLeaveRoomForOthers(t *testing.T) {
 	if resp, _ := fetch(t, "GET", in.app+"/", ""); resp.StatusCode != 200 {
 		t.Errorf("GET / = %d, want 200", resp.StatusCode)
 	}
-	resp, body := fetch(t, "POST", in.app+"/store", "x")
-	if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
-		t.Errorf("POST /store = %d %q, want 503 with Retry-After", resp.StatusCode, body)
-	}
+	// Those that bring nothing keep their places for a second at most.
+	eventually(t, "place for an upload", func() bool {
+		resp, body := fetch(t, "POST", in.app+"/store", "x")
+		if resp.StatusCode == 503 && resp.Header.Get("Retry-After") == "" {
+			t.Fatalf("POST /store = %d %q without Retry-After", resp.StatusCode, body)
+		}
+		return resp.StatusCode == 201
+	})
 }
 
 func TestUnwantedBodiesHoldNoConnection(t *testing.T) {
@@ -142,21 +151,107 @@ func TestUnwantedBodiesHoldNoConnection(t *testing.T) {
 
 func TestWithoutDescriptorsItRecovers(t *testing.T) {
 	t.Parallel()
-	in := startProcess(t, []string{"/bin/sh", "-c", `ulimit -n 64 && exec "$0"`},
-		"IMAGELAB_MAX_CONNS=1000", "IMAGELAB_READ_HEADER_TIMEOUT=1h")
+	in := startProcess(t, []string{"/bin/sh", "-c", `ulimit -n 20 && exec "$0"`}, // too few for the least of caps
+		"IMAGELAB_READ_HEADER_TIMEOUT=1h")
+	var conns []net.Conn
 	for range 120 {
 		conn, _ := dial(t, host(in.app))
 		fmt.Fprint(conn, "GET /health HTTP/1.1\r\n")
+		conns = append(conns, conn)
 	}
-	in.healthy(t, "with every descriptor in use")
+	for range 20 {
+		in.healthy(t, "with every descriptor in use")
+	}
 	eventually(t, "count of the failures", func() bool {
 		return in.metric(t, `imagelab_accept_errors_total{server="app"}`) != ""
 	})
 	if in.log.find("cannot accept connections, trying again until it works") == nil {
 		t.Errorf("the log does not say so:\n%s", in.log)
 	}
-	eventually(t, "word of the recovery", func() bool { return in.log.find("accepting connections again") != nil })
+	if in.log.find("accepting connections again") != nil {
+		t.Error("the log speaks of a recovery while the descriptors are in use")
+	}
+	for _, conn := range conns {
+		conn.Close()
+	}
+	eventually(t, "word of the recovery", func() bool {
+		in.healthy(t, "after the failures")
+		time.Sleep(100 * time.Millisecond) // one connection at a time
+		return in.log.find("accepting connections again") != nil
+	})
+	for _, line := range []string{"cannot accept connections, trying again until it works", "accepting connections again"} {
+		if n := strings.Count(in.log.String(), line); n != 1 {
+			t.Errorf("%q is logged %d times, want once", line, n)
+		}
+	}
 }
+
+// seriesOf lists the series of /metrics, without their values.
+func (in *instance) seriesOf(t *testing.T) []string {
+	t.Helper()
+	_, exposition := fetch(t, "GET", in.ops+"/metrics", "")
+	var all []string
+	for line := range strings.Lines(exposition) {
+		if !strings.HasPrefix(line, "#") {
+			all = append(all, line[:strings.LastIndexByte(line, ' ')])
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// oddRequests makes requests that no client of good manners would send, to paths that
+// exist and others.
+type oddRequests struct {
+	*rand.Rand
+	paths []string
+}
+
+func (o oddRequests) word(letters string) string {
+	word := make([]byte, 1+o.IntN(12))
+	for i := range word {
+		word[i] = letters[o.IntN(len(letters))]
+	}
+	return string(word)
+}
+
+// next returns a request and its method.
+func (o oddRequests) next() (request, method string) {
+	const token = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-!#$%&'*+.^_`|~0123456789"
+	const small = "abcdefghijklmnopqrstuvwxyz0123456789"
+	method = o.word(token)
+	if o.IntN(2) == 0 {
+		method = allMethods[o.IntN(len(allMethods))]
+	}
+	path := "/" + o.word(small+"/~.%")
+	switch o.IntN(8) {
+	case 0, 1, 2:
+		path = o.paths[o.IntN(len(o.paths))]
+	case 3:
+		path = fmt.Sprintf("/status/%d", o.IntN(1200)-300)
+	case 4:
+		path = "/delay/" + o.word(small)
+	case 5:
+		path = "/store/" + o.word("0123456789abcdef")
+	}
+	host, version := o.word(small), "1.1"
+	switch o.IntN(20) {
+	case 0:
+		version = "1.0"
+	case 1:
+		version = fmt.Sprintf("%d.%d", o.IntN(10), o.IntN(10))
+	case 2:
+		host = o.word(token)
+	}
+	request = fmt.Sprintf("%s %s?%s HTTP/%s\r\nHost: %s\r\n", method, path, o.word("abc=&;"), version, host)
+	for range o.IntN(4) {
+		request += o.word(token) + ": " + o.word(small+" ,;=\"") + "\r\n"
+	}
+	return request + "\r\n", method
+}
+
+// allMethods are those with a label of their own, and one without.
+var allMethods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "BREW"}
 
 func TestSeriesDoNotGrowWithWhatClientsSend(t *testing.T) {
 	t.Parallel()
@@ -164,39 +259,85 @@ func TestSeriesDoNotGrowWithWhatClientsSend(t *testing.T) {
 	if testing.Short() {
 		requests = 10_000
 	}
-	in := start(t)
-	random := func(letters string) string {
-		word := make([]byte, 1+rand.IntN(12))
-		for i := range word {
-			word[i] = letters[rand.IntN(len(letters))]
+	in := start(t, "IMAGELAB_FAULTS=true", "IMAGELAB_PPROF=true", "IMAGELAB_ACCESS_LOG=off")
+	// The first round: each route by each method, ready and not, by its path and by one that
+	// is redirected to it, by a strange name; and each status.
+	paths := map[string][]string{}
+	for server, base := range map[string]string{"app": in.app, "ops": in.ops} {
+		for _, v := range in.visits(t, server) {
+			if v.path != "/events" && v.path != "/panic" && !strings.Contains(v.path, "seconds=") {
+				paths[base] = append(paths[base], v.path)
+			}
 		}
-		return string(word)
+		slices.Sort(paths[base]) // the requests are the same each time
 	}
+	for range 2 {
+		for base := range paths {
+			for _, path := range append(paths[base], "/status/1", "/delay/1") {
+				for _, method := range allMethods {
+					for _, dots := range []string{"", "/."} {
+						exchangeRaw(t, host(base), method, method+" "+dots+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
+					}
+					exchangeRaw(t, host(base), method, method+" "+path+" HTTP/1.1\r\nHost: not.this.one\r\n\r\n")
+				}
+			}
+		}
+		fetch(t, "POST", in.ops+"/readyz/disable", "")
+	}
+	for code := 200; code < 600; code++ {
+		for _, method := range []string{"GET", "HEAD"} {
+			ask(t, method, fmt.Sprintf("%s/status/%d", in.app, code), "")
+		}
+	}
+	before := in.seriesOf(t)
+
 	var clients sync.WaitGroup
-	for range 8 {
+	var answered atomic.Int64
+	for i := range 8 {
 		clients.Go(func() {
-			conn, r := dial(t, host(in.app))
+			base := []string{in.app, in.app, in.app, in.ops}[i%4]
+			odd := oddRequests{rand.New(rand.NewPCG(11, uint64(i))), paths[base]}
+			var conn net.Conn
+			var r *bufio.Reader
 			for range requests / 8 {
+				if conn == nil {
+					conn, r = dial(t, host(base))
+				}
 				_ = conn.SetDeadline(time.Now().Add(patience))
-				method := random("ABCDEFGHIJKLMNOPQRSTUVWXYZ-!#")
-				_, err := fmt.Fprintf(conn, "%s /%s HTTP/1.1\r\nHost: x\r\n\r\n", method, random("abcdefghijk/~.")+"?"+random("abc=&"))
+				request, method := odd.next()
+				_, err := io.WriteString(conn, request)
+				var resp *http.Response
+				if err == nil {
+					resp, err = http.ReadResponse(r, &http.Request{Method: method})
+				}
+				if err == nil {
+					_, err = io.Copy(io.Discard, resp.Body)
+				}
 				if err != nil {
-					t.Error(err)
+					t.Errorf("%q: %v", request, err)
 					return
 				}
-				resp, err := http.ReadResponse(r, &http.Request{Method: method})
-				if err != nil {
-					t.Error(err)
-					return
+				answered.Add(1)
+				if resp.Close {
+					conn.Close()
+					conn = nil
 				}
-				_, _ = io.Copy(io.Discard, resp.Body)
 			}
 		})
 	}
 	clients.Wait()
-	_, body := fetch(t, "GET", in.ops+"/metrics", "")
-	if got := strings.Count(body, "\nimagelab_http_requests_total{"); got > 40 {
-		t.Errorf("%d odd requests made %d series, want at most 40", requests, got)
+	if n := answered.Load(); n != int64(requests) {
+		t.Errorf("%d of %d odd requests were answered", n, requests)
+	}
+	after := in.seriesOf(t)
+	var added []string
+	for _, series := range after {
+		if _, known := slices.BinarySearch(before, series); !known {
+			added = append(added, series)
+		}
+	}
+	if len(added) > 0 {
+		t.Errorf("%d odd requests made %d new series, want none:\n%s", requests, len(added), strings.Join(added, "\n"))
 	}
 }
 
@@ -262,5 +403,110 @@ func answersOf(r *bufio.Reader) string {
 		}
 		_, _ = io.Copy(io.Discard, resp.Body)
 		codes = append(codes, fmt.Sprint(resp.StatusCode))
+	}
+}
+
+// greedy is a client that sends requests for as long as they are taken, and reads nothing,
+// or a byte now and then. It comes back when it is thrown out.
+func greedy(ctx context.Context, addr, request string, sips bool) {
+	for ctx.Err() == nil {
+		greedyConnection(ctx, addr, request, sips)
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func greedyConnection(ctx context.Context, addr, request string, sips bool) {
+	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+		return raw.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 2048) })
+	}}
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	many := strings.Repeat(request, 100)
+	for sip := make([]byte, 1); ; {
+		_ = conn.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+		_, err := io.WriteString(conn, many)
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+		if sips {
+			if _, err := conn.Read(sip); err != nil {
+				return
+			}
+		}
+	}
+}
+
+func TestClientsThatDoNotReadKeepNobodyOut(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name, request string
+		sips          bool
+	}{
+		{"reads nothing", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", false},
+		{"reads a byte now and then", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", true},
+		{"asks for its health", "GET /health HTTP/1.1\r\nHost: x\r\n\r\n", false},
+		{"sends no body", "POST /store HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n", false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			in := start(t, "IMAGELAB_MAX_CONNS=16", "IMAGELAB_SHUTDOWN_TIMEOUT=1s")
+			ctx, cancel := context.WithCancel(t.Context())
+			var clients sync.WaitGroup
+			for range 24 {
+				clients.Go(func() { greedy(ctx, host(in.app), tc.request, tc.sips) })
+			}
+			eventually(t, "cap", func() bool {
+				n, _ := strconv.Atoi(in.metric(t, `imagelab_connections{server="app"}`))
+				return n >= 16
+			})
+			_, port, _ := net.SplitHostPort(host(in.app))
+			for range 5 {
+				in.healthy(t, "under clients that do not read")
+				if code, line := probeServer(t, "PORT="+port); code != exitOK {
+					t.Errorf("--healthcheck = %d, %s", code, line)
+				}
+				eventually(t, "answer to GET /", func() bool { // which may have to be sent again
+					resp, _ := fetch(t, "GET", in.app+"/", "")
+					return resp.StatusCode == http.StatusOK
+				})
+			}
+			cancel()
+			clients.Wait()
+		})
+	}
+}
+
+// probeServer runs --healthcheck in this process.
+func probeServer(t *testing.T, environ ...string) (code int, line string) {
+	t.Helper()
+	var out bytes.Buffer
+	code = run(t.Context(), []string{"--healthcheck", "--timeout", patience.String()}, environ, &out, io.Discard)
+	return code, out.String()
+}
+
+func TestProbeIsAnsweredWhileEveryConnectionIsServed(t *testing.T) {
+	t.Parallel()
+	in := start(t, "IMAGELAB_MAX_CONNS=8", "IMAGELAB_MAX_IN_FLIGHT=100", "IMAGELAB_FAULTS=true", "IMAGELAB_SHUTDOWN_TIMEOUT=1ms")
+	for range 8 {
+		conn, _ := dial(t, host(in.app))
+		fmt.Fprint(conn, "GET /delay/10m HTTP/1.1\r\nHost: x\r\n\r\n")
+	}
+	eventually(t, "requests in flight", func() bool {
+		return in.metric(t, `imagelab_http_requests_in_flight{route="/delay/{duration}",server="app"}`) == "8"
+	})
+	for range 20 {
+		in.healthy(t, "with a request on every connection")
+	}
+	resp, body := fetch(t, "GET", in.app+"/", "")
+	if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "overloaded") {
+		t.Errorf("GET / = %d %s, want 503 overloaded with Retry-After", resp.StatusCode, body)
 	}
 }

@@ -44,13 +44,14 @@ func newSystem(environ []string, variant string, budget ByteSize) *audit.System 
 func auditVariables(environ []string) (variant string, budget ByteSize, err error) {
 	given := env.ToMap(environ)
 	for _, v := range variables() {
-		value, _, err := lookup(given, v.Name)
+		value, source, err := lookup(given, v.Name)
 		switch {
 		case v.Name == "IMAGELAB_VARIANT" && err == nil:
 			variant = value
 		case v.Name == "IMAGELAB_IMAGE_BUDGET" && err != nil:
 			return "", 0, err
 		case v.Name == "IMAGELAB_IMAGE_BUDGET":
+			v.Source = source
 			if v.Value = cmp.Or(value, v.Default); budget.UnmarshalText([]byte(v.Value)) != nil {
 				return "", 0, v.refuse()
 			}
@@ -110,28 +111,33 @@ type auditor struct {
 	system  *audit.System
 	app     func() *audit.App
 	metrics *auditMetrics
+	waiting *slots
 	log     *slog.Logger
 
 	mu     sync.Mutex // held during a run: whoever waits for one gets its report
 	report *audit.Report
 	ran    time.Time
+	took   time.Duration
 }
 
-func newAuditor(system *audit.System, app func() *audit.App, reg prometheus.Registerer, log *slog.Logger) *auditor {
-	a := &auditor{system: system, app: app, metrics: &auditMetrics{}, log: log}
+func newAuditor(system *audit.System, app func() *audit.App, reg prometheus.Registerer, m *metrics, log *slog.Logger) *auditor {
+	a := &auditor{system: system, app: app, metrics: &auditMetrics{}, waiting: newSlots(maxAudits, "audits", m), log: log}
 	reg.MustRegister(a.metrics)
 	return a
 }
 
+// maxAudits is how many requests may wait for the report that is being made.
+const maxAudits = 8
+
 // fresh is how old a report may be that is served again: any number of viewers
-// cost one audit a second.
+// cost one audit a second, and a tenth of the time where one takes long.
 const fresh = time.Second
 
 // run returns a report that is fresh.
 func (a *auditor) run(ctx context.Context) (*audit.Report, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.report != nil && time.Since(a.ran) < fresh {
+	if a.report != nil && time.Since(a.ran) < max(fresh, 9*a.took) {
 		return a.report, nil
 	}
 	began := time.Now()
@@ -141,8 +147,8 @@ func (a *auditor) run(ctx context.Context) (*audit.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.report, a.ran = report, time.Now()
-	a.metrics.set(report, time.Since(began))
+	a.report, a.ran, a.took = report, time.Now(), time.Since(began)
+	a.metrics.set(report, a.took)
 	return report, nil
 }
 
@@ -186,8 +192,18 @@ func (a *auditor) serve(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, notInContainer, "a container, or imagelab --audit")
 		return
 	}
-	report, err := a.run(r.Context())
-	if err != nil { // only the client's end does that
+	if !wantsBody(w, r, jsonType[0]) {
+		return
+	}
+	ctx, cancel := untilEnding(r)
+	defer cancel()
+	var report *audit.Report
+	var err error
+	if held := a.waiting.hold(w, func() { report, err = a.run(ctx) }); !held {
+		return
+	}
+	if err != nil { // only the end of the server does that
+		writeError(w, http.StatusServiceUnavailable, "draining", "")
 		return
 	}
 	var body bytes.Buffer

@@ -4,8 +4,20 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"imagelab/internal/audit"
 )
@@ -74,6 +86,41 @@ func TestAuditJSONHasTheSchemaOfThePackage(t *testing.T) {
 	}
 }
 
+// TestAuditsAtOnceAreBounded holds one, so that all who ask have to wait for it.
+func TestAuditsAtOnceAreBounded(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	h := newHealth(time.Now())
+	m := newMetrics(reg, h, "", new(atomic.Int64))
+	a := newAuditor(&audit.System{FS: fstest.MapFS{}}, h.app, reg, m, slog.New(slog.DiscardHandler))
+	srv := httptest.NewServer(http.HandlerFunc(a.serve))
+	t.Cleanup(srv.Close)
+
+	const more = 5
+	answers := make(chan answer, maxAudits+more)
+	a.mu.Lock()
+	for range maxAudits + more {
+		go func() { answers <- ask(t, "GET", srv.URL, "") }()
+	}
+	for range more {
+		want := answer{503, asJSON, "", `{"error":"overloaded","want":"at most 8 at a time"}` + "\n"}
+		select {
+		case got := <-answers:
+			if got != want {
+				t.Errorf("GET /audit beside %d that wait = %v, want %v", maxAudits, got, want)
+			}
+		case <-time.After(patience):
+			t.Error("more wait for an audit than may")
+		}
+	}
+	a.mu.Unlock()
+	for range maxAudits {
+		if got := <-answers; got.code != 200 || !strings.Contains(got.body, `"schema"`) {
+			t.Errorf("GET /audit of one that waited = %v, want the report", got)
+		}
+	}
+}
+
 func TestServerOutsideAContainerLeavesTheMachineAlone(t *testing.T) {
 	t.Parallel()
 	if !audit.Live().OnHost() {
@@ -85,5 +132,94 @@ func TestServerOutsideAContainerLeavesTheMachineAlone(t *testing.T) {
 	}
 	if got := in.metric(t, "imagelab_audit_duration_seconds"); got != "" {
 		t.Errorf("imagelab_audit_duration_seconds = %s, want none", got)
+	}
+}
+
+// startAuditor serves /audit of a container of which nothing is known but a zombie. Its
+// audits wait for that one's end: running gets a value there, and release lets it go on.
+func startAuditor(t *testing.T) (s *server, running chan struct{}, release func()) {
+	t.Helper()
+	s = startServer(t)
+	running = make(chan struct{}, 1)
+	released := make(chan struct{})
+	system := audit.Live()
+	zombie := "7 (sh) Z 1 7 7 0 -1 0" + strings.Repeat(" 0", 43) + "\n" // proc_pid_stat(5)
+	system.FS = fstest.MapFS{"proc/7/stat": {Data: []byte(zombie)}}
+	system.Sleep = func(ctx context.Context, _ time.Duration) error {
+		select {
+		case running <- struct{}{}:
+		default:
+		}
+		select {
+		case <-released:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	a := newAuditor(system, func() *audit.App { return nil }, prometheus.NewRegistry(), s.metrics, slog.New(slog.DiscardHandler))
+	s.handle("/audit", watching, get(a.serve))
+	return s, running, sync.OnceFunc(func() { close(released) })
+}
+
+func TestHalfClosedClientGetsItsReport(t *testing.T) {
+	t.Parallel()
+	s, running, release := startAuditor(t)
+	conn, r := dial(t, s.ln.Addr().String())
+	fmt.Fprint(conn, "GET /audit HTTP/1.1\r\nHost: x\r\n\r\n")
+	await(t, "audit", running)
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond)) // time to notice, which it may not
+	if b, err := r.ReadByte(); err == nil || !isTimeout(err) {
+		t.Fatalf("before the report came %q, %v, want nothing", b, err)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
+	release()
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var report audit.Report
+	if err := json.NewDecoder(resp.Body).Decode(&report); err != nil || resp.StatusCode != 200 || len(report.Checks) == 0 {
+		t.Errorf("GET /audit = %s, %d checks, %v, want the report", resp.Status, len(report.Checks), err)
+	}
+}
+
+func TestAuditDuringTheDrainSaysSo(t *testing.T) {
+	t.Parallel()
+	s, running, _ := startAuditor(t)
+	conn, r := dial(t, s.ln.Addr().String())
+	fmt.Fprint(conn, "GET /audit HTTP/1.1\r\nHost: x\r\n\r\n")
+	await(t, "audit", running)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	go s.drain.Shutdown(ctx)
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, _ := io.ReadAll(resp.Body); resp.StatusCode != 503 || string(body) != `{"error":"draining"}`+"\n" {
+		t.Errorf("GET /audit = %s %q, want 503 draining", resp.Status, body)
+	}
+}
+
+func TestHeadAuditsNothing(t *testing.T) {
+	t.Parallel()
+	s, running, _ := startAuditor(t)
+	resp, _ := fetch(t, "HEAD", "http://"+s.ln.Addr().String()+"/audit", "")
+	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != asJSON || len(running) > 0 {
+		t.Errorf("HEAD /audit = %d %q, %d audits, want 200, JSON and none", resp.StatusCode, resp.Header.Get("Content-Type"), len(running))
+	}
+}
+
+// await waits for a value.
+func await(t *testing.T, what string, c <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(patience):
+		t.Fatalf("no %s after %v", what, patience)
 	}
 }

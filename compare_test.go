@@ -19,7 +19,7 @@ func TestCompareCommandLine(t *testing.T) {
 		{"no host", []string{"http:///audit"}, "want [NAME=]URL"},
 		{"another scheme", []string{"a=unix:///run/x"}, "want [NAME=]URL"},
 		{"a query", []string{"http://h/?a=b"}, "want [NAME=]URL"},
-		{"a password, which is not shown", []string{"http://me:hunter2@h/"}, `"http://me:xxxxx@h/": want a URL without user and password`},
+		{"a password, which is not shown", []string{"http://me:hunter2@h/"}, `"http://xxxxx@h/": want a URL without user and password`},
 		{"a name with a space", []string{"a b=http://h/"}, `name "a b": want at most 32 letters`},
 		{"a name twice", []string{"a=http://h/", "a=http://i/"}, `"a" twice: want a name for each`},
 		{"no such format", []string{"http://h/", "--format", "xml"}, `--format "xml": want text, json or markdown`},

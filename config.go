@@ -44,9 +44,11 @@ type Config struct {
 	OpsAddr     string `env:"IMAGELAB_OPS_ADDR" envDefault:":9000" empty:"set" want:"host:port such as :9000 or 127.0.0.1:9000, or nothing for /-/ on the app listener" desc:"address of the ops listener; empty mounts its paths under /-/ of the app listener"`
 	OpsToken    string `env:"IMAGELAB_OPS_TOKEN" secret:"true" desc:"bearer token that the ops listener asks for, except on /livez and /readyz"`
 
+	OpsHosts hostList `env:"IMAGELAB_OPS_HOSTS" want:"host names with commas between, such as ops.example.com or *.example.com, in ASCII, without scheme and port" desc:"other names by which the ops paths may be asked without a token, with commas between"`
+
 	LogLevel  slog.Level `env:"IMAGELAB_LOG_LEVEL" envDefault:"info" want:"debug, info, warn or error" desc:"least level that is logged"`
 	LogFormat string     `env:"IMAGELAB_LOG_FORMAT" envDefault:"json" oneof:"json text" desc:"format of the log on stderr"`
-	AccessLog string     `env:"IMAGELAB_ACCESS_LOG" envDefault:"errors" oneof:"errors all off" desc:"requests that are logged; errors means status 500 and up"`
+	AccessLog string     `env:"IMAGELAB_ACCESS_LOG" envDefault:"errors" oneof:"errors all off" desc:"requests that are logged; errors means status 500 and up, 20 a second at most"`
 
 	DrainDelay        time.Duration `env:"IMAGELAB_DRAIN_DELAY" envDefault:"250ms" min:"0s" max:"10m" desc:"after SIGTERM, how long new connections are still served while /readyz says draining"`
 	ShutdownTimeout   time.Duration `env:"IMAGELAB_SHUTDOWN_TIMEOUT" envDefault:"8s" min:"0s" max:"1h" desc:"after the delay, how long requests in flight may take before they are cut"`
@@ -61,10 +63,10 @@ type Config struct {
 
 	DataDir       string   `env:"IMAGELAB_DATA_DIR" envDefault:"/tmp" want:"an absolute path" desc:"the one directory that is written to; meant to be a tmpfs"`
 	StoreMaxBlob  ByteSize `env:"IMAGELAB_STORE_MAX_BLOB" envDefault:"1MiB" min:"0B" max:"1TiB" desc:"largest body that POST /store takes"`
-	StoreCapacity ByteSize `env:"IMAGELAB_STORE_CAPACITY" envDefault:"8MiB" min:"0B" max:"1TiB" desc:"bytes that /store keeps in all"`
+	StoreCapacity ByteSize `env:"IMAGELAB_STORE_CAPACITY" envDefault:"8MiB" min:"0B" max:"1TiB" desc:"bytes on the disk that /store takes in all; each blob takes whole pages of 4 KiB"`
 
 	Faults      bool     `env:"IMAGELAB_FAULTS" envDefault:"false" want:"true or false" desc:"serve /delay, /status, /panic, /stream, /headers and /echo, to try drain, alerts and timeouts"`
-	Pprof       bool     `env:"IMAGELAB_PPROF" envDefault:"false" want:"true or false" desc:"serve /debug/pprof/ on the ops listener"`
+	Pprof       bool     `env:"IMAGELAB_PPROF" envDefault:"false" want:"true or false" desc:"serve /debug/pprof/ on the ops listener; under /-/ only with IMAGELAB_OPS_TOKEN"`
 	ImageBudget ByteSize `env:"IMAGELAB_IMAGE_BUDGET" envDefault:"150MB" min:"0B" max:"1TiB" desc:"image size up to which the audit only warns"`
 	Peers       peerList `env:"IMAGELAB_PEERS" want:"up to 8 [NAME=]URL of other ops listeners with commas between, such as alpine=http://alpine:9000, each under a name of its own" desc:"other imagelabs that the dashboard shows beside this one, as NAME=URL with commas between"`
 	Variant     string   `env:"IMAGELAB_VARIANT" desc:"name of the image variant, shown in metrics; the images set scratch and alpine"`
@@ -90,7 +92,7 @@ func (b ByteSize) String() string { return humanize.IBytes(uint64(b)) }
 // came from.
 type variable struct {
 	Name    string `json:"name"`
-	Value   string `json:"value"`
+	Value   string `json:"value"`  // after loadConfig, redacted where it is a secret or comes from a file
 	Source  string `json:"source"` // "default", "environment", or the path that X_FILE names
 	Default string `json:"-"`
 	Desc    string `json:"-"`
@@ -173,7 +175,7 @@ func loadConfig(environ []string) (Config, []variable, error) {
 	setEmpty(&cfg, vars)
 	errs = append(errs, validate(cfg, vars, unparsed(err))...)
 	for i := range vars {
-		if vars[i].secret && vars[i].Value != "" {
+		if (vars[i].secret || vars[i].fromFile()) && vars[i].Value != "" {
 			vars[i].Value = redacted
 		}
 	}
@@ -193,6 +195,9 @@ func lookup(environ map[string]string, name string) (value, source string, err e
 		value, err = readValue(path)
 		if err != nil {
 			return "", "", fmt.Errorf("%s_FILE: %w", name, err)
+		}
+		if !strings.Contains(path, "/") {
+			path = "./" + path // a file may be called "default"
 		}
 		return value, path, nil
 	case isSet:
@@ -238,12 +243,16 @@ func readValue(path string) (string, error) {
 }
 
 // explain says who owns an unreadable file, as a secret that the container's
-// user may not read is the most common mistake with them.
+// user may not read is the most common mistake with them. Another is the secret
+// itself where its path should be: what does not look like a path is not shown.
 func explain(path string, info fs.FileInfo, err error) error {
 	reason := err
 	var pathErr *fs.PathError
 	if errors.As(err, &pathErr) {
 		reason = pathErr.Err
+	}
+	if !isPath(path) {
+		return fmt.Errorf("%w, read by uid %d; the value is not shown: want the path of a file, which begins with / or ./", reason, os.Geteuid())
 	}
 	if info == nil || !errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%q, read by uid %d: %w", path, os.Geteuid(), reason)
@@ -254,6 +263,13 @@ func explain(path string, info fs.FileInfo, err error) error {
 	}
 	return fmt.Errorf("%q, owner %s, mode %04o, read by uid %d: %w; make it readable to that uid, for example with chmod 0444",
 		path, owner, info.Mode().Perm(), os.Geteuid(), reason)
+}
+
+// isPath says whether text is a path and hardly a secret; one in base64 may begin
+// with a slash, and has + and = as no path does.
+func isPath(text string) bool {
+	rooted := strings.HasPrefix(text, "/") || strings.HasPrefix(text, "./") || strings.HasPrefix(text, "../")
+	return rooted && !strings.ContainsAny(text, "+=")
 }
 
 // unknownNames refuses IMAGELAB_ variables that mean nothing, as a typing error
@@ -312,12 +328,29 @@ func unparsed(err error) []string {
 }
 
 // refuse is the error for a value that the variable does not take.
-func (v variable) refuse() error {
-	value := strconv.Quote(v.Value)
-	if v.secret {
-		value = redacted
+func (v variable) refuse() error { return fmt.Errorf("%s: want %s", v.shown(), v.want) }
+
+// shown is the variable for a message: NAME="value", without the value where that
+// may be a secret. What comes from a file may, as the path may be a wrong one. So
+// may what has a character that stands before or behind a URL's password or token.
+func (v variable) shown() string {
+	switch {
+	case v.fromFile():
+		return fmt.Sprintf("%s (in the file %q)", v.Name, v.Source)
+	case v.secret || strings.ContainsAny(v.Value, "@?#"):
+		return v.Name + "=" + redacted
 	}
-	return fmt.Errorf("%s=%s: want %s", v.Name, value, v.want)
+	return v.Name + "=" + strconv.Quote(v.Value)
+}
+
+// fromFile says whether the value is that of a file.
+func (v variable) fromFile() bool {
+	return v.Source != "" && v.Source != "default" && v.Source != "environment"
+}
+
+// named returns the variable of that name.
+func named(vars []variable, name string) variable {
+	return vars[slices.IndexFunc(vars, func(v variable) bool { return v.Name == name })]
 }
 
 // setEmpty empties the fields for which an empty value is not the default; the
@@ -345,11 +378,13 @@ func validate(cfg Config, vars []variable, unparsed []string) []error {
 		host, port, _ := net.SplitHostPort(cfg.OpsAddr)
 		same := host == "" || cfg.BindAddress == "" || host == cfg.BindAddress
 		if same && cfg.Port != 0 && port == strconv.Itoa(cfg.Port) {
-			errs = append(errs, fmt.Errorf("PORT and IMAGELAB_OPS_ADDR are both port %s: want two ports, or an empty IMAGELAB_OPS_ADDR for /-/ on the app listener", port))
+			errs = append(errs, fmt.Errorf("%s and %s are the same port: want two ports, or an empty IMAGELAB_OPS_ADDR for /-/ on the app listener",
+				named(vars, "PORT").shown(), named(vars, "IMAGELAB_OPS_ADDR").shown()))
 		}
 	}
 	if !refused["IMAGELAB_STORE_MAX_BLOB"] && !refused["IMAGELAB_STORE_CAPACITY"] && cfg.StoreMaxBlob > cfg.StoreCapacity {
-		errs = append(errs, fmt.Errorf("IMAGELAB_STORE_MAX_BLOB (%v) is more than IMAGELAB_STORE_CAPACITY (%v): want at most that", cfg.StoreMaxBlob, cfg.StoreCapacity))
+		errs = append(errs, fmt.Errorf("%s is more than %s: want at most that",
+			named(vars, "IMAGELAB_STORE_MAX_BLOB").shown(), named(vars, "IMAGELAB_STORE_CAPACITY").shown()))
 	}
 	return errs
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -87,8 +88,8 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		{"port with a space", []string{"PORT= 80"}, []string{`PORT=" 80": ` + port}},
 		{"port with a fraction", []string{"PORT=80.0"}, []string{`PORT="80.0": ` + port}},
 		{"port of more than a number holds", []string{"PORT=99999999999999999999"}, []string{`PORT="99999999999999999999": ` + port}},
-		{"ports that are equal", []string{"PORT=9000"}, []string{"PORT and IMAGELAB_OPS_ADDR are both port 9000"}},
-		{"ports that are equal on one address", []string{"PORT=90", "IMAGELAB_BIND_ADDRESS=127.0.0.1", "IMAGELAB_OPS_ADDR=127.0.0.1:90"}, []string{"PORT and IMAGELAB_OPS_ADDR are both port 90"}},
+		{"ports that are equal", []string{"PORT=9000"}, []string{`PORT="9000" and IMAGELAB_OPS_ADDR=":9000" are the same port: want two ports`}},
+		{"ports that are equal on one address", []string{"PORT=90", "IMAGELAB_BIND_ADDRESS=127.0.0.1", "IMAGELAB_OPS_ADDR=127.0.0.1:90"}, []string{`PORT="90" and IMAGELAB_OPS_ADDR="127.0.0.1:90" are the same port: want two ports`}},
 		{"ops address without a port", []string{"IMAGELAB_OPS_ADDR=127.0.0.1"}, []string{`IMAGELAB_OPS_ADDR="127.0.0.1": ` + ops}},
 		{"ops address that is a port", []string{"IMAGELAB_OPS_ADDR=9000"}, []string{`IMAGELAB_OPS_ADDR="9000": ` + ops}},
 		{"ops address that is a URL", []string{"IMAGELAB_OPS_ADDR=http://127.0.0.1:9000/"}, []string{`IMAGELAB_OPS_ADDR="http://127.0.0.1:9000/": ` + ops}},
@@ -105,7 +106,7 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		{"size of more than a number holds", []string{"IMAGELAB_MAX_BODY=99999999EiB"}, []string{`IMAGELAB_MAX_BODY="99999999EiB": ` + size}},
 		{"size of an unknown unit", []string{"IMAGELAB_MAX_BODY=1 loaf"}, []string{`IMAGELAB_MAX_BODY="1 loaf": ` + size}},
 		{"size that is none", []string{"IMAGELAB_MAX_BODY=NaN"}, []string{`IMAGELAB_MAX_BODY="NaN": ` + size}},
-		{"blob of more than the store", []string{"IMAGELAB_STORE_MAX_BLOB=2MiB", "IMAGELAB_STORE_CAPACITY=1MiB"}, []string{"IMAGELAB_STORE_MAX_BLOB (2.0 MiB) is more than IMAGELAB_STORE_CAPACITY (1.0 MiB)"}},
+		{"blob of more than the store", []string{"IMAGELAB_STORE_MAX_BLOB=2MiB", "IMAGELAB_STORE_CAPACITY=1MiB"}, []string{`IMAGELAB_STORE_MAX_BLOB="2MiB" is more than IMAGELAB_STORE_CAPACITY="1MiB": want at most that`}},
 		{"negative number", []string{"IMAGELAB_MAX_CONNS=-1"}, []string{`IMAGELAB_MAX_CONNS="-1": want a number of connections, or 0 to derive it`}},
 		{"absurd number", []string{"IMAGELAB_MAX_IN_FLIGHT=1000001"}, []string{`IMAGELAB_MAX_IN_FLIGHT="1000001": want a number of requests, or 0 to derive it`}},
 		{"bool that is none", []string{"IMAGELAB_FAULTS=yes"}, []string{`IMAGELAB_FAULTS="yes": ` + boolean}},
@@ -131,7 +132,7 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		{"file without content", []string{"SECRET_FILE=" + empty}, []string{fmt.Sprintf("SECRET_FILE: %q is empty", empty)}},
 		{"file of a newline", []string{"IMAGELAB_OPS_TOKEN_FILE=" + newline}, []string{fmt.Sprintf("IMAGELAB_OPS_TOKEN_FILE: %q is empty", newline)}},
 		{"file that is too large", []string{"SECRET_FILE=" + large}, []string{fmt.Sprintf("SECRET_FILE: %q has more than 1048576 bytes", large)}},
-		{"value of a file", []string{"PORT_FILE=" + abc}, []string{`PORT="abc": ` + port}},
+		{"value of a file", []string{"PORT_FILE=" + abc}, []string{fmt.Sprintf("PORT (in the file %q): ", abc) + port}},
 		{"everything in one go", []string{"PORT=abc", "IMAGELAB_MAX_BODY=-1", "IMAGELAB_TYPO=1", "IMAGELAB_PPROF=on", "SECRET_FILE=/no/such", "IMAGELAB_DRAIN_DELAY=1"}, []string{
 			"IMAGELAB_TYPO ", "SECRET_FILE: ", `PORT="abc"`, `IMAGELAB_DRAIN_DELAY="1"`, `IMAGELAB_MAX_BODY="-1"`, `IMAGELAB_PPROF="on"`,
 		}},
@@ -262,7 +263,7 @@ func TestConfigSaysWhereValuesAreFrom(t *testing.T) {
 	got := start(t, "SECRET=hidden", "LAB_LOGIN_FILE="+path, "LAB_TOKEN=", "ROCKET_SIZE=", "IMAGELAB_IDLE_TIMEOUT=91s", "IMAGELAB_FAULTS_FILE=", "IMAGELAB_VARIANT=<&>").config(t)
 	for name, want := range map[string]setting{
 		"SECRET":                  {"(redacted)", "environment"},
-		"LAB_LOGIN":               {"me", path},
+		"LAB_LOGIN":               {"(redacted)", path},
 		"LAB_TOKEN":               {"unknown", "default"}, // an empty value is the default
 		"ROCKET_SIZE":             {"", "environment"},    // except where it is a value
 		"IMAGELAB_OPS_TOKEN":      {"", "default"},
@@ -325,10 +326,7 @@ func TestEveryVariableCanBeAFile(t *testing.T) {
 	in := start(t, environ...)
 	got := in.config(t)
 	for name, path := range paths {
-		want := setting{values[name], path}
-		if name == "SECRET" {
-			want.Value = redacted
-		}
+		want := setting{redacted, path}
 		if got[name] != want {
 			t.Errorf("GET /config: %s = %+v, want %+v", name, got[name], want)
 		}
@@ -402,6 +400,137 @@ func TestSecretsStayOutOfEveryOutput(t *testing.T) {
 		in.wait(t)
 		clean(t, "the log", in.log.String())
 	})
+}
+
+// TestNoMessageHasTheContentOfAFile gives each variable a file that is none of its own, as
+// a slip in a name does, and lets the start fail.
+func TestNoMessageHasTheContentOfAFile(t *testing.T) {
+	t.Parallel()
+	const mark = "zq7-content"
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { taken.Close() })
+	busy := strconv.Itoa(taken.Addr().(*net.TCPAddr).Port)
+	for form, content := range map[string]string{
+		"a word":              mark,
+		"a word and a line":   mark + "\n",
+		"two lines":           "a: 1\n" + mark + ": 2\n",
+		"an environment":      "PATH=/" + mark + "\x00SECRET=" + mark,
+		"a path":              "/" + mark,
+		"an address":          mark + ".invalid:" + busy,
+		"a URL":               "http://me:" + mark + "@127.0.0.1:1/" + mark + "?" + mark,
+		"URLs":                mark + "=http://127.0.0.1:1," + mark + "=http://127.0.0.1:1",
+		"more than a message": strings.Repeat(mark, 100),
+	} {
+		path := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range variables() {
+			t.Run(v.Name+" is "+form, func(t *testing.T) {
+				t.Parallel()
+				environ := []string{"PORT=" + busy, "IMAGELAB_BIND_ADDRESS=127.0.0.1", "IMAGELAB_OPS_ADDR=127.0.0.1:0", "IMAGELAB_DATA_DIR=" + t.TempDir()}
+				if v.Name == "IMAGELAB_OPS_ADDR" {
+					environ[0] = "PORT=0" // for this one to be what fails
+				}
+				file := []string{v.Name + "=", v.Name + "_FILE=" + path}
+				check := func(environ []string, args ...string) (code int) {
+					code, stdout, stderr := invoke(t, append(environ, file...), args...)
+					if strings.Contains(stdout+stderr, mark) {
+						t.Errorf("run %q shows the content: %s%s", args, stdout, stderr)
+					}
+					return code
+				}
+				if code := check(environ); code == 0 {
+					t.Error("the start did not fail")
+				}
+				switch v.Name {
+				case "PORT", "IMAGELAB_BIND_ADDRESS":
+					if code := check([]string{"PORT=1"}, "--healthcheck"); code == 0 {
+						t.Error("--healthcheck did not fail")
+					}
+				case "IMAGELAB_OPS_TOKEN":
+					check(nil, "--compare", "http://127.0.0.1:1")
+				case "IMAGELAB_IMAGE_BUDGET":
+					check(nil, "--audit", "--only", "secrets-in-env")
+				}
+			})
+		}
+	}
+}
+
+// TestASecretInPlaceOfItsPathIsNotShown has the secret itself where its file should be named.
+func TestASecretInPlaceOfItsPathIsNotShown(t *testing.T) {
+	t.Parallel()
+	for _, value := range []string{
+		"zq7", "zq7/zq7", "/zq7+zq7=", "/zq7/zq7==", "zq7\nzq7", "~/zq7", "file:///zq7", ".zq7", strings.Repeat("zq7", 2000), "http://me:zq7@h/",
+	} {
+		for _, args := range [][]string{nil, {"--healthcheck"}} {
+			for _, name := range []string{"SECRET", "IMAGELAB_OPS_TOKEN", "PORT"} {
+				code, stdout, stderr := invoke(t, []string{name + "_FILE=" + value}, args...)
+				if strings.Contains(stdout+stderr, "zq7") {
+					t.Errorf("%s_FILE=%q, run %q shows it: %s%s", name, value, args, stdout, stderr)
+				}
+				if args == nil && (code != exitUsage || !strings.Contains(stderr, name+"_FILE: ") || !strings.Contains(stderr, "the value is not shown: want the path of a file")) {
+					t.Errorf("%s_FILE=%q: run = %d %s, want what is wrong", name, value, code, stderr)
+				}
+			}
+		}
+	}
+	for _, path := range []string{"/no/such", "./no-such", "../no/such"} {
+		if _, _, stderr := invoke(t, []string{"SECRET_FILE=" + path}); !strings.Contains(stderr, strconv.Quote(path)) {
+			t.Errorf("SECRET_FILE=%s: run says %q, want the path", path, stderr)
+		}
+	}
+}
+
+// TestAFileMayBeCalledLikeASource: the source of a value is a path, whatever its name.
+func TestAFileMayBeCalledLikeASource(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{"default", "environment"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("zq7"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Dir, cmd.Env = dir, []string{asProgram + "=1", "PORT_FILE=" + name}
+		code, stdout, stderr := execute(t, cmd)
+		if want := fmt.Sprintf(`PORT (in the file "./%s"): want a port`, name); code != exitUsage || !strings.Contains(stderr, want) || strings.Contains(stdout+stderr, "zq7") {
+			t.Errorf("PORT_FILE=%s: run = %d %s, want %s", name, code, stderr, want)
+		}
+	}
+}
+
+// TestNoMessageHasThePasswordOfAURL has what people write where a URL or an address goes.
+func TestNoMessageHasThePasswordOfAURL(t *testing.T) {
+	t.Parallel()
+	for _, value := range []string{
+		"http://me:zq7@h:9000", "a=http://me:zq7@h:9000", "http://me:z,zq7@h", "http://me:80/zq7@h", "http://me:a?zq7@h", "http://me:a#zq7@h", "http://me:a=zq7@h",
+		"me:zq7@h:9000", "a=me:zq7@h", "https://zq7@h", "ftp://me:zq7@h", "http://me:%zq7@h", "http://me:zq7@h/?token=zq7", "http://h/?token=zq7", "http://h/#zq7", "//me:zq7@h",
+		"http://ok:1,http://me:zq7@h,b=http://ok:2",
+	} {
+		for _, name := range []string{"IMAGELAB_PEERS", "IMAGELAB_OPS_ADDR", "IMAGELAB_OPS_HOSTS", "IMAGELAB_BIND_ADDRESS", "IMAGELAB_DATA_DIR", "PORT", "IMAGELAB_LOG_LEVEL"} {
+			if name == "IMAGELAB_DATA_DIR" && strings.HasPrefix(value, "/") {
+				continue // it is a path
+			}
+			code, stdout, stderr := invoke(t, []string{name + "=" + value})
+			if code != exitUsage || strings.Contains(stdout+stderr, "zq7") || !strings.Contains(stderr, name+"=(redacted): want ") {
+				t.Errorf("%s=%s: run = %d %s, want 2 and no password", name, value, code, stderr)
+			}
+		}
+		code, stdout, stderr := invoke(t, nil, "--compare", value)
+		if code != exitUsage || strings.Contains(stdout+stderr, "zq7") {
+			t.Errorf("--compare %s = %d %s%s, want 2 and no password", value, code, stdout, stderr)
+		}
+	}
+	for _, value := range []string{"me:zq7@h:9000", "ftp://me:zq7@h", "http://me:%zq7@h", "http://me:a/zq7@h", "unix://me:zq7@h", "tcp://me:zq7@h"} {
+		code, stdout, stderr := invoke(t, nil, "--healthcheck", value)
+		if code != exitFailed || strings.Contains(stdout+stderr, "zq7") {
+			t.Errorf("--healthcheck %s = %d %s%s, want 1 and no password", value, code, stdout, stderr)
+		}
+	}
 }
 
 func FuzzLoadConfig(f *testing.F) {

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"embed"
+	"encoding/binary"
 	"encoding/hex"
+	"io"
 	"io/fs"
 	"net/http"
 	"path"
@@ -23,9 +27,12 @@ var dashboardFiles embed.FS
 const dashboardPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
-// dashboard is the page's handlers by path. The page holds no data.
-func dashboard() map[string]http.HandlerFunc {
-	byPath := map[string]http.HandlerFunc{}
+// dashboard returns the page, and a handler for the files that it refers to, by
+// the {name} of the path: they are one route, as their names change with their
+// content and would be another series of the metrics in each release. They hold
+// no data.
+func dashboard() (page, assets http.HandlerFunc) {
+	byName := map[string]http.HandlerFunc{}
 	files, err := fs.Glob(dashboardFiles, "web/dist/*.gz")
 	if err != nil {
 		panic(err) // the pattern is wrong
@@ -37,12 +44,18 @@ func dashboard() map[string]http.HandlerFunc {
 		}
 		name := strings.TrimSuffix(path.Base(file), ".gz")
 		if name == "index.html" {
-			byPath["/{$}"] = serveFile(name, content, "no-cache")
+			page = serveFile(name, content, "no-cache")
 		} else {
-			byPath["/"+name] = serveFile(name, content, "public, max-age=31536000, immutable")
+			byName[name] = serveFile(name, content, "public, max-age=31536000, immutable")
 		}
 	}
-	return byPath
+	return page, func(w http.ResponseWriter, r *http.Request) {
+		serve, known := byName[r.PathValue("name")]
+		if !known {
+			serve = serveNotFound
+		}
+		serve(w, r)
+	}
 }
 
 // fileTypes are the media types of the dashboard's files.
@@ -53,56 +66,120 @@ var fileTypes = map[string]string{
 	".svg":  "image/svg+xml",
 }
 
-// serveFile serves a file that is kept compressed. A client that takes no gzip
-// is told so; who says nothing takes everything (RFC 9110, 12.5.3).
+// serveFile serves a file that is kept compressed. A client that takes no gzip gets it
+// decompressed, and so does one that says nothing: that it could take any coding is the
+// theory (RFC 9110, 12.5.3), and wget, curl and urllib show what they get.
 func serveFile(name string, content []byte, cache string) http.HandlerFunc {
 	digest := sha256.Sum256(content)
-	etag := `"` + hex.EncodeToString(digest[:8]) + `"`
+	tag := hex.EncodeToString(digest[:8])
+	// A gzip file ends with the length of what is in it (RFC 1952, 2.3.1).
+	length := int(binary.LittleEndian.Uint32(content[len(content)-4:]))
 	return func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Cache-Control", cache)
-		h.Set("ETag", etag)
 		h.Set("Vary", "Accept-Encoding")
 		h.Set("Content-Security-Policy", dashboardPolicy)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		switch {
-		case !acceptsGzip(r.Header.Values("Accept-Encoding")):
+		coding := chooseCoding(r.Header.Values("Accept-Encoding"))
+		if coding == "" {
 			h.Set("Cache-Control", "no-store")
-			writeError(w, http.StatusNotAcceptable, "not-acceptable", "Accept-Encoding: gzip")
-		case matchesETag(r.Header.Get("If-None-Match"), etag):
+			writeError(w, http.StatusNotAcceptable, "not-acceptable", "Accept-Encoding: gzip or identity")
+			return
+		}
+		etag := `"` + tag + "-" + coding + `"` // each coding is a representation of its own (RFC 9110, 8.8.3)
+		h.Set("ETag", etag)
+		if matchesETag(r.Header.Values("If-None-Match"), etag) {
 			w.WriteHeader(http.StatusNotModified)
-		default:
-			h.Set("Content-Type", fileTypes[path.Ext(name)])
-			h.Set("Content-Encoding", "gzip")
+			return
+		}
+		h.Set("Content-Type", fileTypes[path.Ext(name)])
+		if coding == codingGzip {
+			h.Set("Content-Encoding", coding)
 			h.Set("Content-Length", strconv.Itoa(len(content)))
 			_, _ = w.Write(content)
+			return
 		}
+		h.Set("Content-Length", strconv.Itoa(length))
+		w.WriteHeader(http.StatusOK)
+		if r.Method == http.MethodHead {
+			return
+		}
+		plain, err := gzip.NewReader(bytes.NewReader(content))
+		if err != nil {
+			panic(err) // the file is no gzip
+		}
+		_, _ = io.Copy(w, plain)
 	}
 }
 
-// acceptsGzip reads Accept-Encoding.
-func acceptsGzip(values []string) bool {
-	if len(values) == 0 {
-		return true
-	}
-	for one := range strings.SplitSeq(strings.Join(values, ","), ",") {
-		coding, weight, _ := strings.Cut(strings.ReplaceAll(one, " ", ""), ";")
-		if q, isNumber := strings.CutPrefix(strings.ToLower(weight), "q="); isNumber && strings.Trim(q, "0.") == "" {
+// The codings that a file can be sent in.
+const (
+	codingGzip     = "gzip"
+	codingIdentity = "identity"
+)
+
+// chooseCoding reads Accept-Encoding (RFC 9110, 12.5.3) and returns the coding that is
+// sent: gzip where the client asks for it and does not like identity better, and "" where
+// it refuses both. What is malformed counts as not said, so that it gets no coding that
+// was not asked for.
+func chooseCoding(values []string) string {
+	weights := map[string]float64{}
+	for member := range strings.SplitSeq(strings.Join(values, ","), ",") {
+		coding, weight, ok := parseCoding(member)
+		if !ok {
 			continue
 		}
-		if strings.EqualFold(coding, "gzip") || strings.EqualFold(coding, "x-gzip") || coding == "*" {
-			return true
+		if given, again := weights[coding]; !again || weight < given {
+			weights[coding] = weight
 		}
 	}
-	return false
+	others, othersSaid := weights["*"]
+	zip, said := weights[codingGzip]
+	if !said {
+		zip = others
+	}
+	identity, said := weights[codingIdentity]
+	switch {
+	case zip > 0 && zip >= identity:
+		return codingGzip
+	case said && identity == 0, !said && othersSaid && others == 0:
+		return ""
+	}
+	return codingIdentity
+}
+
+// parseCoding reads one member of Accept-Encoding, such as "gzip;q=0.5". x-gzip is another
+// name of gzip (RFC 9110, 8.4.1.3).
+func parseCoding(member string) (coding string, weight float64, ok bool) {
+	coding, parameter, weighted := strings.Cut(member, ";")
+	coding = strings.ToLower(strings.Trim(coding, " \t"))
+	if coding == "x-gzip" {
+		coding = codingGzip
+	}
+	if !weighted {
+		return coding, 1, coding != ""
+	}
+	name, value, _ := strings.Cut(strings.Trim(parameter, " \t"), "=")
+	if !strings.EqualFold(name, "q") || !isWeight(value) {
+		return "", 0, false
+	}
+	weight, err := strconv.ParseFloat(value, 64)
+	return coding, weight, err == nil && weight <= 1 && coding != ""
+}
+
+// isWeight says whether text is a digit and at most three more behind a point, as a
+// qvalue is (RFC 9110, 12.4.2).
+func isWeight(text string) bool {
+	whole, fraction, _ := strings.Cut(text, ".")
+	return len(whole) == 1 && len(fraction) <= 3 && strings.Trim(whole+fraction, "0123456789") == ""
 }
 
 // matchesETag reads If-None-Match, which compares weakly (RFC 9110, 13.1.2).
-func matchesETag(given, etag string) bool {
-	for one := range strings.SplitSeq(given, ",") {
+func matchesETag(values []string, etag string) bool {
+	for one := range strings.SplitSeq(strings.Join(values, ","), ",") {
 		if one = strings.TrimPrefix(strings.TrimSpace(one), "W/"); one == etag || one == "*" {
 			return true
 		}

@@ -35,7 +35,7 @@ func built(t *testing.T) map[string][]byte {
 		if n := bytes.Count(page, []byte(`"`+name+`"`)); n == 0 {
 			t.Fatalf("web/index.html does not refer to %q", name)
 		}
-		page = bytes.ReplaceAll(page, []byte(`"`+name+`"`), []byte(`"`+hashed+`"`))
+		page = bytes.ReplaceAll(page, []byte(`"`+name+`"`), []byte(`"assets/`+hashed+`"`))
 		files[hashed] = content
 	}
 	files["index.html"] = page
@@ -166,38 +166,155 @@ func TestDashboardIsServed(t *testing.T) {
 	}
 }
 
-func TestAcceptsGzip(t *testing.T) {
+// fetchRaw sends a GET or HEAD with exactly these header lines.
+func fetchRaw(t *testing.T, method, addr, path string, lines ...string) (*http.Response, string) {
+	t.Helper()
+	conn, answer := dial(t, addr)
+	request := method + " " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+	for _, line := range lines {
+		request += line + "\r\n"
+	}
+	if _, err := io.WriteString(conn, request+"\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(answer, &http.Request{Method: method})
+	if err != nil {
+		t.Fatalf("%s %s with %q: %v", method, path, lines, err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatalf("%s %s with %q: %v", method, path, lines, err)
+	}
+	return resp, string(body)
+}
+
+func TestPageComesInACodingThatTheClientTakes(t *testing.T) {
 	t.Parallel()
+	in := start(t)
+	page := string(built(t)["index.html"])
+	const none = "" // 406
 	for _, tc := range []struct {
-		name   string
-		values []string
-		want   bool
+		name  string
+		lines []string
+		want  string
 	}{
-		{"nothing said", nil, true},
-		{"a browser", []string{"gzip, deflate, br, zstd"}, true},
-		{"anything", []string{"*"}, true},
-		{"with a weight", []string{"br;q=1.0, GZIP;q=0.8"}, true},
-		{"two headers", []string{"br", "gzip"}, true},
-		{"identity", []string{"identity"}, false},
-		{"empty", []string{""}, false},
-		{"refused", []string{"gzip;q=0, br"}, false},
-		{"refused at length", []string{"gzip; q=0.000"}, false},
+		{"nothing said, as by curl and wget", nil, "identity"},
+		{"nothing wanted", []string{"Accept-Encoding:"}, "identity"},
+		{"nothing but commas", []string{"Accept-Encoding: , ,"}, "identity"},
+		{"a browser", []string{"Accept-Encoding: gzip, deflate, br, zstd"}, "gzip"},
+		{"Prometheus", []string{"Accept-Encoding: gzip"}, "gzip"},
+		{"capitals", []string{"accept-encoding: GZIP"}, "gzip"},
+		{"the old name", []string{"Accept-Encoding: x-gzip"}, "gzip"},
+		{"anything", []string{"Accept-Encoding: *"}, "gzip"},
+		{"identity", []string{"Accept-Encoding: identity"}, "identity"},
+		{"another coding", []string{"Accept-Encoding: br"}, "identity"},
+		{"a name that only begins like gzip", []string{"Accept-Encoding: gzipped"}, "identity"},
+		{"with a weight", []string{"Accept-Encoding: br;q=1.0, gzip;q=0.8"}, "gzip"},
+		{"spaces and tabs", []string{"Accept-Encoding: \tgzip \t;\t Q=0.001 "}, "gzip"},
+		{"two lines", []string{"Accept-Encoding: br", "Accept-Encoding: gzip"}, "gzip"},
+		{"refused in a second line", []string{"Accept-Encoding: *", "Accept-Encoding: gzip;q=0"}, "identity"},
+		{"gzip refused", []string{"Accept-Encoding: gzip;q=0, br"}, "identity"},
+		{"gzip refused at length", []string{"Accept-Encoding: gzip; q=0.000"}, "identity"},
+		{"anything but gzip", []string{"Accept-Encoding: gzip;q=0, *"}, "identity"},
+		{"anything but gzip, by its old name", []string{"Accept-Encoding: *, x-gzip;q=0"}, "identity"},
+		{"identity liked better", []string{"Accept-Encoding: gzip;q=0.5, identity"}, "identity"},
+		{"gzip liked better", []string{"Accept-Encoding: identity;q=0.5, gzip"}, "gzip"},
+		{"liked alike", []string{"Accept-Encoding: identity, gzip"}, "gzip"},
+		{"compressed or not at all", []string{"Accept-Encoding: gzip, identity;q=0"}, "gzip"},
+		{"anything compressed", []string{"Accept-Encoding: identity;q=0, *"}, "gzip"},
+		{"nothing but identity", []string{"Accept-Encoding: identity, *;q=0"}, "identity"},
+		{"nothing at all", []string{"Accept-Encoding: *;q=0"}, none},
+		{"no identity, and no gzip either", []string{"Accept-Encoding: br, identity;q=0"}, none},
+		{"neither", []string{"Accept-Encoding: gzip;q=0, identity;q=0"}, none},
+		{"a weight that is none", []string{"Accept-Encoding: gzip;q=high"}, "identity"},
+		{"no weight", []string{"Accept-Encoding: gzip;q="}, "identity"},
+		{"no parameter", []string{"Accept-Encoding: gzip;"}, "identity"},
+		{"a weight above one", []string{"Accept-Encoding: gzip;q=2"}, "identity"},
+		{"a negative weight", []string{"Accept-Encoding: gzip;q=-1"}, "identity"},
+		{"a weight in hex", []string{"Accept-Encoding: gzip;q=0x1"}, "identity"},
+		{"another parameter", []string{"Accept-Encoding: gzip;level=9"}, "identity"},
+		{"a malformed refusal", []string{"Accept-Encoding: identity;q=none"}, "identity"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			if got := acceptsGzip(tc.values); got != tc.want {
-				t.Errorf("acceptsGzip(%q) = %v, want %v", tc.values, got, tc.want)
+			get, body := fetchRaw(t, "GET", host(in.ops), "/", tc.lines...)
+			head, _ := fetchRaw(t, "HEAD", host(in.ops), "/", tc.lines...)
+			checkHeadIsGet(t, head, get)
+			if get.Header.Get("Vary") != "Accept-Encoding" {
+				t.Errorf("Vary = %q, want Accept-Encoding", get.Header.Get("Vary"))
+			}
+			if tc.want == none {
+				want := `{"error":"not-acceptable","want":"Accept-Encoding: gzip or identity"}` + "\n"
+				if get.StatusCode != 406 || body != want || get.Header.Get("ETag") != "" {
+					t.Errorf("GET / = %d %q, want 406 %q", get.StatusCode, body, want)
+				}
+				return
+			}
+			if n := get.ContentLength; n != int64(len(body)) {
+				t.Errorf("Content-Length = %d, of %d bytes", n, len(body))
+			}
+			got := "identity"
+			if coding := get.Header.Get("Content-Encoding"); coding != "" {
+				got = coding
+				body = string(decompress(t, []byte(body)))
+			}
+			if get.StatusCode != 200 || got != tc.want || body != page {
+				t.Errorf("GET / = %d, coding %s, %d bytes, want 200, %s and the page", get.StatusCode, got, len(body), tc.want)
 			}
 		})
 	}
 }
 
-func TestNoGzipIsRefused(t *testing.T) {
+// checkHeadIsGet compares the headers of both answers. HEAD may leave out what is known
+// only with the body (RFC 9110, 9.3.2).
+func checkHeadIsGet(t *testing.T, head, get *http.Response) {
+	t.Helper()
+	if head.StatusCode != get.StatusCode {
+		t.Errorf("HEAD = %d, GET = %d", head.StatusCode, get.StatusCode)
+	}
+	for key := range head.Header {
+		if got, want := head.Header.Values(key), get.Header.Values(key); key != "Date" && !slices.Equal(got, want) {
+			t.Errorf("HEAD has %s %q, GET %q", key, got, want)
+		}
+	}
+	for key := range get.Header {
+		if !slices.Contains([]string{"Date", "Content-Length"}, key) && head.Header.Values(key) == nil {
+			t.Errorf("GET has %s %q, HEAD has none", key, get.Header.Values(key))
+		}
+	}
+}
+
+func TestEachCodingOfThePageHasAnETagOfItsOwn(t *testing.T) {
 	t.Parallel()
 	in := start(t)
-	resp, body := fetch(t, "GET", in.ops+"/", "", "Accept-Encoding: identity")
-	if want := `{"error":"not-acceptable","want":"Accept-Encoding: gzip"}` + "\n"; resp.StatusCode != 406 || body != want {
-		t.Errorf("GET / = %d %q, want 406 %q", resp.StatusCode, body, want)
+	etags := map[string]string{}
+	for coding, other := range map[string]string{"gzip": "identity", "identity": "gzip"} {
+		accept := "Accept-Encoding: " + coding
+		resp, _ := fetchRaw(t, "GET", host(in.ops), "/", accept)
+		etag := resp.Header.Get("ETag")
+		if etags[coding] = etag; etag == "" || etag == etags[other] {
+			t.Fatalf("ETag of %s = %q, of %s %q, want two", coding, etag, other, etags[other])
+		}
+		for _, tc := range []struct {
+			lines []string
+			code  int
+		}{
+			{[]string{accept, "If-None-Match: " + etag}, 304},
+			{[]string{accept, "If-None-Match: W/" + etag}, 304},
+			{[]string{accept, `If-None-Match: "x", ` + etag}, 304},
+			{[]string{accept, `If-None-Match: "x"`, "If-None-Match: " + etag}, 304},
+			{[]string{accept, "If-None-Match: *"}, 304},
+			{[]string{accept, `If-None-Match: "x"`}, 200},
+			{[]string{"Accept-Encoding: " + other, "If-None-Match: " + etag}, 200},
+		} {
+			for _, method := range []string{"GET", "HEAD"} {
+				resp, body := fetchRaw(t, method, host(in.ops), "/", tc.lines...)
+				if resp.StatusCode != tc.code || resp.StatusCode == 304 && (body != "" || resp.Header.Get("ETag") != etag) {
+					t.Errorf("%s / with %q = %d, %d bytes, ETag %q, want %d", method, tc.lines,
+						resp.StatusCode, len(body), resp.Header.Get("ETag"), tc.code)
+				}
+			}
+		}
 	}
 }
 

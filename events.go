@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,6 +34,7 @@ type events struct {
 	interval time.Duration
 	viewers  atomic.Int64
 	rejected prometheus.Counter // viewers
+	asking   *slots             // requests to /peers
 	watches  []*watch
 
 	mu    sync.Mutex // held while a frame is made: who waits for one gets it
@@ -47,12 +50,14 @@ const (
 	// viewerBuffer is what the kernel may hold for one viewer, in bytes. Who does
 	// not read it for IMAGELAB_WRITE_TIMEOUT once it is full is dropped.
 	viewerBuffer = 32 << 10
+	// maxAsking is how many requests may ask the peers at once.
+	maxAsking = 8
 )
 
 func newEvents(reg prometheus.Gatherer, h *health, m *metrics, variant, token string, peers []peer) *events {
 	e := &events{
 		reg: reg, health: h, variant: variant, token: token, peers: peers, interval: time.Second,
-		rejected: m.rejected.WithLabelValues("viewers"),
+		rejected: m.rejected.WithLabelValues("viewers"), asking: newSlots(maxAsking, "peers", m),
 	}
 	for _, p := range peers {
 		e.watches = append(e.watches, &watch{peer: p, wake: make(chan struct{}, 1)})
@@ -101,32 +106,34 @@ func (e *events) refresh(last bool) (live, frame []byte) {
 }
 
 // serveSnapshot answers GET /snapshot with the live facts of this process alone.
-func (e *events) serveSnapshot(w http.ResponseWriter, _ *http.Request) {
-	live, _ := e.refresh(false)
+func (e *events) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
+	if !wantsBody(w, r, jsonType[0]) {
+		return
+	}
+	live, _ := e.refresh(false)
 	writeJSON(w, http.StatusOK, live)
 }
 
 // serveEvents answers GET /events with server-sent events (html.spec.whatwg.org,
 // 9.2): one without a name each second, and one named end before the server
-// ends its streams.
+// ends its streams. HEAD takes no viewer's place.
 func (e *events) serveEvents(w http.ResponseWriter, r *http.Request) {
-	if e.viewers.Add(1) > maxViewers {
-		e.viewers.Add(-1)
+	full := e.viewers.Load() >= maxViewers
+	if r.Method != http.MethodHead {
+		defer e.viewers.Add(-1)
+		full = e.viewers.Add(1) > maxViewers
+	}
+	if full {
 		e.rejected.Inc()
 		w.Header().Set("Retry-After", "5")
 		writeError(w, http.StatusServiceUnavailable, "overloaded", fmt.Sprintf("at most %d viewers", maxViewers))
 		return
 	}
-	defer e.viewers.Add(-1)
-	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-	_ = drain.SetWriteBuffer(r.Context(), viewerBuffer)
-	if r.Method == http.MethodHead {
+	if !wantsStream(w, r, "text/event-stream") {
 		return
 	}
+	_ = drain.SetWriteBuffer(r.Context(), viewerBuffer)
 	emit := func(last bool) bool {
 		name := ""
 		if last {
@@ -145,7 +152,6 @@ func (e *events) serveEvents(w http.ResponseWriter, r *http.Request) {
 	defer wait.Stop()
 	select {
 	case <-wait.C:
-	case <-r.Context().Done():
 	case <-drain.Ending(r.Context()):
 	}
 	stream(w, r, e.interval, emit)
@@ -154,10 +160,18 @@ func (e *events) serveEvents(w http.ResponseWriter, r *http.Request) {
 // servePeers answers GET /peers: each peer with its report and live facts, or why
 // there are none.
 func (e *events) servePeers(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := drain.UntilEnding(r.Context())
+	w.Header().Set("Cache-Control", "no-store")
+	if !wantsBody(w, r, jsonType[0]) {
+		return
+	}
+	ctx, cancel := untilEnding(r)
 	defer cancel()
+	var sides []compare.Side
+	if !e.asking.hold(w, func() { sides = askPeers(ctx, e.peers, e.token, peerTimeout) }) {
+		return
+	}
 	views := []peerView{}
-	for _, s := range askPeers(ctx, e.peers, e.token, peerTimeout) {
+	for _, s := range sides {
 		view := peerView{Name: s.Name, URL: s.URL, Report: s.Report, Live: s.Live}
 		if s.Err != nil {
 			view.Error = probe.OneLine(s.Err.Error())
@@ -165,7 +179,6 @@ func (e *events) servePeers(w http.ResponseWriter, r *http.Request) {
 		views = append(views, view)
 	}
 	body, _ := json.Marshal(views)
-	w.Header().Set("Cache-Control", "no-store")
 	writeJSON(w, http.StatusOK, append(body, '\n'))
 }
 
@@ -235,8 +248,12 @@ func (e *events) actor() (execute func() error, interrupt func(error)) {
 	return execute, func(error) { cancel() }
 }
 
+// appRejections are the reasons for which the app listener turns requests away; the
+// other ones are the ops listener's.
+var appRejections = []string{"in_flight", "connections", "body", "uploads"}
+
 // collect sums up the registry's families in live. Requests are those of the app
-// listener, without the ops paths that may be mounted there.
+// listener, without health probes and the ops paths that may be mounted there.
 func collect(families []*dto.MetricFamily, live *compare.Live) {
 	byName := map[string][]*dto.Metric{}
 	for _, f := range families {
@@ -250,14 +267,27 @@ func collect(families []*dto.MetricFamily, live *compare.Live) {
 		}
 		return total
 	}
-	app := func(l map[string]string) bool { return l["server"] == "app" && !strings.HasPrefix(l["route"], "/-/") }
+	known := func(name string) *float64 {
+		if len(byName[name]) == 0 {
+			return nil
+		}
+		value := sum(name, nil)
+		return &value
+	}
+	app := func(l map[string]string) bool {
+		return l["server"] == "app" && l["route"] != healthPath && !strings.HasPrefix(l["route"], "/-/")
+	}
 
 	live.Requests = compare.Requests{
 		Total:    sum(metricRequests, app),
+		ByClass:  map[string]float64{},
 		Failed:   sum(metricRequests, func(l map[string]string) bool { return app(l) && l["code"] >= "500" }),
-		Rejected: sum(metricRejected, nil),
+		Rejected: sum(metricRejected, func(l map[string]string) bool { return slices.Contains(appRejections, l["reason"]) }),
 		Panics:   sum(metricPanics, nil),
 		InFlight: sum(metricInFlight, app),
+	}
+	for _, class := range []string{"1xx", "2xx", "3xx", "4xx", "5xx"} {
+		live.Requests.ByClass[class] = sum(metricRequests, func(l map[string]string) bool { return app(l) && l["code"][:1] == class[:1] })
 	}
 	live.Latency = compare.Histogram{Bounds: []float64{}, Counts: []uint64{}}
 	for _, m := range byName[metricDuration] {
@@ -271,17 +301,26 @@ func collect(families []*dto.MetricFamily, live *compare.Live) {
 		live.Probes.SumSeconds += m.GetHistogram().GetSampleSum()
 	}
 	live.Process = compare.Process{
-		ResidentBytes: sum(metricResident, nil),
-		HeapBytes:     sum(metricHeap, nil),
-		CPUSeconds:    sum(metricCPU, nil),
-		OpenFiles:     sum(metricOpenFiles, nil),
-		Goroutines:    sum(metricGoroutines, nil),
+		MemoryBytes:         cmp.Or(known(metricWorkingSet), known(metricMemory)),
+		MemoryLimitBytes:    known(metricMemoryLimit),
+		ResidentBytes:       sum(metricResident, nil),
+		HeapBytes:           sum(metricHeap, nil),
+		CPUSeconds:          sum(metricCPU, nil),
+		CPULimit:            known(metricCPULimit),
+		CPUThrottledSeconds: known(metricCPUThrottled),
+		OpenFiles:           sum(metricOpenFiles, nil),
+		Goroutines:          sum(metricGoroutines, nil),
 	}
 	live.Store = compare.Store{
 		Bytes:         sum(metricStoreBytes, nil),
 		CapacityBytes: sum(metricStoreCapacity, nil),
 		Blobs:         sum(metricStoreBlobs, nil),
 		Rejected:      sum(metricStoreRejected, nil),
+		Full:          sum(metricStoreRejected, func(l map[string]string) bool { return l["reason"] == errStoreFull.Error() }),
+	}
+	if len(byName[metricStoreFree]) > 0 {
+		free := sum(metricStoreFree, nil)
+		live.Store.FreeBytes = &free
 	}
 	if len(byName[metricDrainDuration]) > 0 {
 		seconds := sum(metricDrainDuration, app)

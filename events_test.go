@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -18,6 +19,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"imagelab/drain"
+	"imagelab/internal/audit"
 	"imagelab/internal/compare"
 )
 
@@ -98,11 +100,13 @@ func TestSnapshotCountsTheApp(t *testing.T) {
 	for name, environ := range map[string]string{"own listener": "IMAGELAB_OPS_ADDR=127.0.0.1:0", "app listener": "IMAGELAB_OPS_ADDR="} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			in := start(t, environ, "IMAGELAB_VARIANT=scratch", "IMAGELAB_FAULTS=true")
-			for _, path := range []string{"/", "/health", "/no/such", "/status/503"} {
+			in := start(t, environ, "IMAGELAB_VARIANT=scratch", "IMAGELAB_FAULTS=true", "IMAGELAB_MAX_BODY=4B", "IMAGELAB_STORE_MAX_BLOB=8KiB", "IMAGELAB_STORE_CAPACITY=8KiB")
+			for _, path := range []string{"/", "/health", "/no/such", "/status/503", "/status/304", "/stream/1ms"} {
 				ask(t, "GET", in.app+path, "")
 			}
 			ask(t, "POST", in.app+"/store", "hello")
+			ask(t, "POST", in.app+"/echo", "too long")
+			ask(t, "POST", in.app+"/store", strings.Repeat("no room ", 1<<10))
 			before := time.Now()
 			var live compare.Live
 			eventually(t, "a snapshot with all of them", func() bool {
@@ -111,23 +115,35 @@ func TestSnapshotCountsTheApp(t *testing.T) {
 				if err := json.Unmarshal([]byte(body), &live); err != nil {
 					t.Fatalf("GET /snapshot = %q: %v", body, err)
 				}
-				return live.Requests.Total >= 5
+				return live.Requests.Total >= 8
 			})
 			if live.Schema != compare.LiveSchema || live.Variant != "scratch" || live.State != "ready" || live.Version != version {
 				t.Errorf("snapshot = %+v", live)
 			}
-			if live.Requests.Total != 5 || live.Requests.Failed != 1 {
-				t.Errorf("requests = %+v, want 5 of which 1 failed, and none of the ops paths", live.Requests)
+			if live.Requests.Total != 8 || live.Requests.Failed != 2 || live.Requests.Rejected != 1 {
+				t.Errorf("requests = %+v, want 8 of which 2 failed and 1 was turned away, and none of the probe's and the ops paths", live.Requests)
 			}
-			if live.Store.Bytes != 5 || live.Store.Blobs != 1 || live.Store.CapacityBytes != 8<<20 || live.Probes.Total != 1 {
-				t.Errorf("store = %+v, probes = %+v", live.Store, live.Probes)
+			if got, want := fmt.Sprint(live.Requests.ByClass), "map[1xx:0 2xx:3 3xx:1 4xx:2 5xx:2]"; got != want {
+				t.Errorf("requests by class = %s, want %s", got, want)
+			}
+			if live.Store.Bytes != 4096 || live.Store.Blobs != 1 || live.Store.CapacityBytes != 8<<10 || live.Store.FreeBytes == nil ||
+				live.Store.Rejected != 1 || live.Store.Full != 1 {
+				t.Errorf("store = %+v", live.Store)
+			}
+			if live.Probes.Total != 1 {
+				t.Errorf("probes = %+v, want 1", live.Probes)
+			}
+			u := audit.Live().Usage()
+			if p := live.Process; (p.MemoryBytes != nil) != (u.MemoryBytes != nil) || (p.MemoryLimitBytes != nil) != (u.MemoryLimitBytes != nil) ||
+				(p.CPULimit != nil) != (u.CPUs != nil) || (p.CPUThrottledSeconds != nil) != (u.Throttling != nil) {
+				t.Errorf("process = %+v, want what the kernel tells: %+v", p, u)
 			}
 			n := uint64(0)
 			for _, count := range live.Latency.Counts {
 				n += count
 			}
-			if n != 5 || len(live.Latency.Counts) != len(live.Latency.Bounds)+1 {
-				t.Errorf("latency = %+v, want 5 durations", live.Latency)
+			if n != 7 || len(live.Latency.Counts) != len(live.Latency.Bounds)+1 {
+				t.Errorf("latency = %+v, want 7 durations, none of the stream", live.Latency)
 			}
 			if live.Process.ResidentBytes < 1<<20 || live.UptimeSeconds <= 0 || live.Time.Before(before.Add(-time.Minute)) {
 				t.Errorf("process = %+v, up %v, at %v", live.Process, live.UptimeSeconds, live.Time)
@@ -243,6 +259,11 @@ func TestTooManyViewers(t *testing.T) {
 	}
 	if got := e.viewers.Load(); got != maxViewers {
 		t.Errorf("%d viewers, want %d", got, maxViewers)
+	}
+	var live compare.Live
+	facts, _ := e.refresh(true)
+	if err := json.Unmarshal(facts, &live); err != nil || live.Requests.Rejected != 0 {
+		t.Errorf("requests = %+v, %v, want no viewer among them", live.Requests, err)
 	}
 }
 

@@ -15,19 +15,25 @@ import (
 // maxFault bounds /delay and /stream.
 const maxFault = 10 * time.Minute
 
-// serveDelay answers GET /delay/{duration} after that time.
+// serveDelay answers GET /delay/{duration} after that time, also to a client that has
+// said that it will send no more: that one gets 503 when the server stops, as it may have
+// gone. HEAD does not wait.
 func serveDelay(w http.ResponseWriter, r *http.Request) {
 	d, ok := faultDuration(w, r)
 	if !ok {
 		return
 	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		writeJSON(w, http.StatusOK, fmt.Appendf(nil, `{"delayed":%q}`+"\n", d))
-	case <-r.Context().Done():
+	if r.Method != http.MethodHead {
+		began := time.Now()
+		if !stay(r, d, nil, func() {}) {
+			panic(http.ErrAbortHandler)
+		}
+		if time.Since(began) < d {
+			writeError(w, http.StatusServiceUnavailable, "draining", "")
+			return
+		}
 	}
+	writeJSON(w, http.StatusOK, fmt.Appendf(nil, `{"delayed":%q}`+"\n", d))
 }
 
 // serveStatus answers GET /status/{code} with that code.
@@ -40,7 +46,13 @@ func serveStatus(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, code, fmt.Appendf(nil, `{"status":%d}`+"\n", code))
 }
 
-func servePanic(http.ResponseWriter, *http.Request) { panic("asked for by GET /panic") }
+// servePanic panics, which is answered 500. HEAD has the answer without the panic.
+func servePanic(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodHead {
+		panic("asked for by GET /panic")
+	}
+	writeError(w, http.StatusInternalServerError, "internal", "")
+}
 
 // serveStream answers GET /stream/{duration} with a line a second.
 func serveStream(w http.ResponseWriter, r *http.Request) {
@@ -48,7 +60,9 @@ func serveStream(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if !wantsStream(w, r, "text/plain; charset=utf-8") {
+		return
+	}
 	line, end := 0, time.Now().Add(d)
 	stream(w, r, time.Second, func(last bool) bool {
 		if last {
@@ -73,8 +87,14 @@ func serveEcho(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	// Otherwise the rest of the body is thrown away at the first write.
 	_ = http.NewResponseController(w).EnableFullDuplex()
-	if _, err := io.Copy(w, r.Body); err != nil {
+	switch n, err := io.Copy(w, r.Body); {
+	case err != nil && n > 0:
 		panic(http.ErrAbortHandler) // half an echo must not look like a whole one
+	case err != nil:
+		w.Header().Set("Connection", "close") // nobody knows where the next request begins
+		writeError(w, http.StatusBadRequest, "bad-body", "a whole, well-formed body")
+	case n == 0:
+		w.WriteHeader(http.StatusOK)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -213,4 +214,135 @@ func startServer(t *testing.T) *server {
 		s.drain.Shutdown(ctx)
 	})
 	return s
+}
+
+// TestExpectIsAnsweredBeforeTheBody is for clients that ask first whether a body is wanted
+// (RFC 9110, 10.1.1). Those that are not told so in time send it anyway, or never.
+func TestExpectIsAnsweredBeforeTheBody(t *testing.T) {
+	t.Parallel()
+	in := start(t, "IMAGELAB_FAULTS=true", "IMAGELAB_OPS_TOKEN=secret")
+	fetch(t, "POST", in.app+"/store", "hello") // so that it is there already
+	const length, chunks = "Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n"
+	for _, tc := range []struct {
+		name, base, line, headers string
+		asks                      bool // for the body
+		code                      int
+	}{
+		{"echo", in.app, "POST /echo HTTP/1.1", "Expect: 100-continue\r\n" + length, true, 200},
+		{"echo in chunks", in.app, "POST /echo HTTP/1.1", "Expect: 100-continue\r\n" + chunks, true, 200},
+		{"echo in another spelling", in.app, "POST /echo HTTP/1.1", "expect: 100-Continue\r\n" + length, true, 200},
+		{"echo of nothing", in.app, "POST /echo HTTP/1.1", "Expect: 100-continue\r\nContent-Length: 0\r\n", false, 200},
+		{"an upload", in.app, "POST /store HTTP/1.1", "Expect: 100-continue\r\n" + length, true, 200},
+		{"an upload in chunks", in.app, "POST /store HTTP/1.1", "Expect: 100-continue\r\n" + chunks, true, 200},
+		{"echo of too much", in.app, "POST /echo HTTP/1.1", "Expect: 100-continue\r\nContent-Length: 5000000\r\n", false, 413},
+		{"an upload of too much", in.app, "POST /store HTTP/1.1", "Expect: 100-continue\r\nContent-Length: 5000000\r\n", false, 413},
+		{"no such path", in.app, "POST /nope HTTP/1.1", "Expect: 100-continue\r\n" + length, false, 404},
+		{"a wrong method", in.app, "PUT /echo HTTP/1.1", "Expect: 100-continue\r\n" + length, false, 405},
+		{"a path that reads no body", in.app, "GET /health HTTP/1.1", "Expect: 100-continue\r\n" + length, false, 200},
+		{"without the token", in.ops, "POST /readyz/enable HTTP/1.1", "Expect: 100-continue\r\n" + length, false, 401},
+		{"an expectation that nobody knows", in.app, "POST /echo HTTP/1.1", "Expect: tea\r\n" + length, false, 417},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			conn, r := dial(t, host(tc.base))
+			fmt.Fprintf(conn, "%s\r\nHost: x\r\n%s\r\n", tc.line, tc.headers)
+			resp, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body := "hello"
+			if tc.asks {
+				if resp.StatusCode != 100 {
+					t.Fatalf("before the body = %s, want 100", resp.Status)
+				}
+				if strings.Contains(tc.headers, chunks) {
+					_, err = io.WriteString(conn, "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n")
+				} else {
+					_, err = io.WriteString(conn, body)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if resp, err = http.ReadResponse(r, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			content, err := io.ReadAll(resp.Body)
+			if err != nil || resp.StatusCode != tc.code {
+				t.Fatalf("answer = %s %q, %v, want %d", resp.Status, content, err, tc.code)
+			}
+			if tc.asks && strings.Contains(tc.line, "/echo") && string(content) != body {
+				t.Errorf("echo = %q, want %q", content, body)
+			}
+			// The client may send the body all the same, or the next request.
+			if bodyMayFollow := !tc.asks && !strings.Contains(tc.headers, "Length: 0"); resp.Close != bodyMayFollow {
+				t.Errorf("Connection: close is %v, want %v", resp.Close, bodyMayFollow)
+			}
+			if resp.Close {
+				_, _ = io.WriteString(conn, body)
+				checkNothingFollows(t, r)
+				return
+			}
+			fmt.Fprint(conn, wholeBeginning)
+			if next, err := http.ReadResponse(r, nil); err != nil || next.StatusCode != 404 {
+				t.Errorf("the request that follows = %v, %v, want 404", next, err)
+			}
+		})
+	}
+	t.Run("HTTP/1.0 knows no 100", func(t *testing.T) {
+		t.Parallel()
+		got := halfClosed(t, host(in.app), "POST /echo HTTP/1.0\r\nExpect: 100-continue\r\n"+length+"\r\nhello")
+		if !strings.HasPrefix(got, "HTTP/1.0 200 OK\r\n") || !strings.HasSuffix(got, "\r\n\r\nhello") {
+			t.Errorf("answer = %q, want 200 and hello", got)
+		}
+	})
+	t.Run("Go's client", func(t *testing.T) {
+		t.Parallel()
+		large := strings.Repeat("x", 1<<20)
+		c := client()
+		c.Transport.(*http.Transport).ExpectContinueTimeout = patience // it waits, as a strict one does
+		req, err := http.NewRequest("POST", in.app+"/echo", strings.NewReader(large))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Expect", "100-continue")
+		resp, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if content, err := io.ReadAll(resp.Body); err != nil || string(content) != large {
+			t.Errorf("POST /echo of %d bytes = %d bytes, %v", len(large), len(content), err)
+		}
+	})
+	t.Run("curl", func(t *testing.T) {
+		t.Parallel()
+		if _, err := exec.LookPath("curl"); err != nil {
+			t.Skip("no curl")
+		}
+		// It sends Expect above 1 MiB of its own, and waits for as long as it is told to.
+		cmd := exec.Command("curl", "-sS", "--max-time", "20", "--expect100-timeout", "20", "-H", "Expect: 100-continue",
+			"--data-binary", "@-", in.app+"/echo")
+		cmd.Stdin = strings.NewReader(strings.Repeat("x", 1<<20))
+		if out, err := cmd.Output(); err != nil || len(out) != 1<<20 {
+			t.Errorf("curl got %d bytes, %v, want them all", len(out), err)
+		}
+	})
+}
+
+func TestEchoOfAMalformedBodyIsAnError(t *testing.T) {
+	t.Parallel()
+	in := start(t, "IMAGELAB_FAULTS=true", "IMAGELAB_READ_TIMEOUT=200ms")
+	for name, rest := range map[string]string{
+		"a chunk without a size": "Transfer-Encoding: chunked\r\n\r\nx\r\n",
+		"a body that stops":      "Content-Length: 100\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			resp, body := exchangeRaw(t, host(in.app), "POST", "POST /echo HTTP/1.1\r\nHost: x\r\n"+rest)
+			if resp.StatusCode != 400 || !resp.Close || body != `{"error":"bad-body","want":"a whole, well-formed body"}`+"\n" {
+				t.Errorf("answer = %s %q, want 400 and the end", resp.Status, body)
+			}
+		})
+	}
 }

@@ -205,10 +205,10 @@ func TestBusyPortIsNamed(t *testing.T) {
 	t.Cleanup(func() { taken.Close() })
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
 	for _, tc := range []struct{ name, environ, want string }{
-		{"app", "PORT=" + port, "PORT=" + port + ": address already in use"},
-		{"app, on all interfaces", "IMAGELAB_BIND_ADDRESS=\nPORT=" + port, "listen PORT=" + port + ": address already in use"},
+		{"app", "PORT=" + port, `PORT="` + port + `": address already in use`},
+		{"app, on all interfaces", "IMAGELAB_BIND_ADDRESS=\nPORT=" + port, `listen PORT="` + port + `": address already in use`},
 		{"ops", "IMAGELAB_OPS_ADDR=127.0.0.1:" + port, `IMAGELAB_OPS_ADDR="127.0.0.1:` + port + `": address already in use`},
-		{"address of another machine", "IMAGELAB_BIND_ADDRESS=192.0.2.1", `IMAGELAB_BIND_ADDRESS="192.0.2.1" PORT=0: cannot assign requested address`},
+		{"address of another machine", "IMAGELAB_BIND_ADDRESS=192.0.2.1", `IMAGELAB_BIND_ADDRESS="192.0.2.1" PORT="0": cannot assign requested address`},
 		{"name of another machine", "IMAGELAB_BIND_ADDRESS=no-such-host.invalid", `IMAGELAB_BIND_ADDRESS="no-such-host.invalid"`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -200,11 +201,15 @@ func healthcheck(ctx context.Context, urls []string, opts probe.Options, environ
 	ctx, cancel := withSignals(ctx)
 	defer cancel()
 	opts.Begun = early.Take()
-	targets, err := parseTargets(urls, environ)
+	targets, hidden, err := parseTargets(urls, environ)
 	if err != nil {
 		return unhealthy(stdout, err)
 	}
 	line, healthy := probe.Run(ctx, targets, opts)
+	if hidden != "" { // what begins an address, or a resolver's complaint
+		word, detail, _ := strings.Cut(line, ": ")
+		line = word + ": " + strings.ReplaceAll(detail, hidden+":", redacted+":")
+	}
 	printVerdict(stdout, line)
 	if !healthy {
 		return exitFailed
@@ -258,41 +263,50 @@ func printVerdict(stdout io.Writer, line string) {
 	})
 }
 
-// parseTargets parses urls; without any it returns the server's own /health.
-func parseTargets(urls []string, environ []string) ([]probe.Target, error) {
+// parseTargets parses urls; without any it returns the server's own /health. Hidden is
+// a host that is not to be shown.
+func parseTargets(urls []string, environ []string) (targets []probe.Target, hidden string, err error) {
 	if len(urls) == 0 {
-		t, err := ownTarget(environ)
-		return []probe.Target{t}, err
+		t, hidden, err := ownTarget(environ)
+		return []probe.Target{t}, hidden, err
 	}
 	all := make([]probe.Target, len(urls))
 	for i, raw := range urls {
 		t, err := probe.Parse(raw)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		all[i] = t
 	}
-	return all, nil
+	return all, "", nil
 }
 
 // ownTarget follows the variables that the server itself reads, so that one
 // change of the port does not need a second one in the HEALTHCHECK. A wildcard
-// or no address means 127.0.0.1, then ::1.
-func ownTarget(environ []string) (probe.Target, error) {
+// or no address means 127.0.0.1, then ::1. Hidden is a host name that is the content
+// of a file.
+func ownTarget(environ []string) (target probe.Target, hidden string, err error) {
 	given := env.ToMap(environ)
-	port, _, err := lookup(given, "PORT")
+	port, source, err := lookup(given, "PORT")
 	if err != nil {
-		return probe.Target{}, err
+		return probe.Target{}, "", err
 	}
 	if port == "" {
 		port = "8000"
 	}
 	if n, valid := early.ParsePort(port); !valid || n == 0 {
-		return probe.Target{}, fmt.Errorf("PORT=%q: want a port from 1 to 65535, or a URL as argument", port)
+		v := variable{Name: "PORT", Value: port, Source: source, want: "a port from 1 to 65535, or a URL as argument"}
+		return probe.Target{}, "", v.refuse()
 	}
-	host, _, err := lookup(given, "IMAGELAB_BIND_ADDRESS")
+	host, source, err := lookup(given, "IMAGELAB_BIND_ADDRESS")
 	if err != nil {
-		return probe.Target{}, err
+		return probe.Target{}, "", err
+	}
+	bind := variable{Name: "IMAGELAB_BIND_ADDRESS", Value: host, Source: source, want: "an IP address or a host name without a port"}
+	if bind.fromFile() && net.ParseIP(host) == nil {
+		if hidden = host; !isHostName(strings.ToLower(host)) {
+			return probe.Target{}, "", bind.refuse()
+		}
 	}
 	hosts := []string{host}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
@@ -303,5 +317,5 @@ func ownTarget(environ []string) (probe.Target, error) {
 		t.Addrs = append(t.Addrs, net.JoinHostPort(h, port))
 	}
 	t.Name = "http://" + t.Host + t.Path
-	return t, nil
+	return t, hidden, nil
 }

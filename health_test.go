@@ -267,7 +267,7 @@ func TestServerAndProbeReadPORTAlike(t *testing.T) {
 		"+8000": false, " 8000": false, "8000 ": false, "8000/tcp": false, "0x1f40": false, "8_000": false, "65536": false, "-1": false, "8e3": false, "8000\n": false,
 	} {
 		_, _, err := loadConfig([]string{"PORT=" + text})
-		_, probeErr := ownTarget([]string{"PORT=" + text})
+		_, _, probeErr := ownTarget([]string{"PORT=" + text})
 		if (err == nil) != want || (probeErr == nil) != want {
 			t.Errorf("PORT=%q: the server says %v, its probe %v, want accepted %v", text, err, probeErr, want)
 		}

@@ -11,11 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// limits are what the process allows itself, from Config and from what the
-// container allows it.
+// limits are what the process allows itself, from Config and from what the container
+// allows it. All shares come from one budget of memory and one of descriptors.
 type limits struct {
 	memory   uint64 // bytes, 0 is none
 	conns    int    // connections of the app listener
+	spare    int    // above them, so that a probe is answered when all are busy
+	opsConns int    // connections of the ops listener
 	inFlight int64  // requests of the app listener at once
 	uploads  int64  // of these, how many may be uploads
 }
@@ -24,12 +26,47 @@ const (
 	// connCost is what one waiting connection is reckoned at: two buffers of
 	// 4 KiB, a stack, the kernel's own, and as much again as room for requests.
 	connCost = 64 << 10
-	// spareFiles are the descriptors that are not the app's connections: the
-	// ops listener's, logs, blobs, /proc.
-	spareFiles = 48
+	// ownFiles are the descriptors that are neither connections nor blobs: log, epoll,
+	// listeners, the store, /proc and the walk of the audit, peers, and clients that are
+	// being refused (drain.Options.MaxConns).
+	ownFiles = 64
 	// maxAutoConns ends the derivation where nothing is limited.
 	maxAutoConns = 16384
+	// minConns is served with in any case.
+	minConns = 8
+	// maxOpsConns is room for a few scrapers, probes and viewers.
+	maxOpsConns = 128
 )
+
+// share derives the caps that are left open: maxConns connections and maxInFlight requests
+// are as configured, or 0. There are files descriptors, and heap bytes for connections; 0
+// is any number. fits is how many connections there would be descriptors for.
+func share(maxConns, maxInFlight int, heap, files uint64) (lim limits, fits int) {
+	room := maxAutoConns
+	if heap > 0 {
+		room = min(room, int(min(heap/connCost, maxAutoConns)))
+	}
+	left := maxAutoConns * 4
+	if files > 0 {
+		left = max(0, int(min(files, maxAutoConns*4))-ownFiles)
+	}
+	lim.opsConns = min(max(min(left/8, room/4), minConns), maxOpsConns)
+	lim.spare = min(max(min(left, room)/32, 2), 32)
+	// A request may have a blob open, and three quarters of the connections a request.
+	fits = max(minConns, (left-lim.opsConns-lim.spare)*4/7)
+	lim.conns = maxConns
+	if lim.conns == 0 {
+		lim.conns = max(minConns, room)
+	}
+	lim.conns = min(lim.conns, fits)
+	lim.spare = min(lim.spare, max(lim.conns/8, 2))
+	lim.inFlight = int64(maxInFlight)
+	if lim.inFlight == 0 {
+		lim.inFlight = int64(max(1, lim.conns*3/4))
+	}
+	lim.uploads = max(1, min(lim.inFlight, int64(lim.conns))/2)
+	return lim, fits
+}
 
 // applyLimits reads the container's limits, sets GOMEMLIMIT to what the store
 // leaves of the memory (unless it is set), and derives the caps that Config
@@ -53,24 +90,17 @@ func applyLimits(cfg Config, log *slog.Logger) limits {
 		}
 	}
 
-	lim.conns = cfg.MaxConns
-	if lim.conns == 0 {
-		lim.conns = maxAutoConns
-		if heap > 0 {
-			lim.conns = min(lim.conns, int(heap/connCost))
-		}
-		var files unix.Rlimit
-		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil && files.Cur < maxAutoConns+spareFiles {
-			lim.conns = min(lim.conns, int(files.Cur)-spareFiles)
-		}
-		lim.conns = max(lim.conns, 8)
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		files.Cur = 0
 	}
-	lim.inFlight = int64(cfg.MaxInFlight)
-	if lim.inFlight == 0 {
-		lim.inFlight = int64(max(1, lim.conns*3/4))
+	shares, fits := share(cfg.MaxConns, cfg.MaxInFlight, heap, files.Cur)
+	if cfg.MaxConns > fits {
+		log.Warn("IMAGELAB_MAX_CONNS is more than there are descriptors for; raise the limit, such as ulimits.nofile of compose",
+			"configured", cfg.MaxConns, "used", fits, "descriptors", files.Cur)
 	}
-	lim.uploads = max(1, lim.inFlight/2)
-	return lim
+	shares.memory = lim.memory
+	return shares
 }
 
 // heapRatio is the share of the memory that Go may use; the rest is the binary's

@@ -99,3 +99,25 @@ func (q *logQueue) Close() {
 	case <-time.After(logPatience):
 	}
 }
+
+// A lineBudget bounds the lines that clients can cause. The zero value is full.
+type lineBudget struct {
+	second atomic.Int64 // that lines counts for
+	lines  atomic.Int64
+	held   atomic.Int64 // lines that were not written since the last one that was
+}
+
+// maxLines is how many such lines are written in a second.
+const maxLines = 20
+
+// take says whether a line may be written at that time, and how many before it were not.
+func (b *lineBudget) take(now time.Duration) (held int64, ok bool) {
+	if second := int64(now / time.Second); b.second.Swap(second) != second {
+		b.lines.Store(0)
+	}
+	if b.lines.Add(1) > maxLines {
+		b.held.Add(1)
+		return 0, false
+	}
+	return b.held.Swap(0), true
+}

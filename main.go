@@ -78,14 +78,17 @@ func serve(stop *stopper, cfg Config, vars []variable, environ []string, log *sl
 	reg := prometheus.NewRegistry()
 	m := newMetrics(reg, h, cfg.Variant, dropped)
 	lim := applyLimits(cfg, log)
-	appLn, opsLn, err := bindAll(stop.outside, cfg, lim.conns, log, m)
+	appLn, opsLn, err := bindAll(stop.outside, cfg, vars, lim, log, m)
 	if err != nil {
 		log.Error("cannot start", "err", err)
 		return exitFailed
 	}
+	m.caps(lim, opsLn != nil)
 	blobs := openStore(cfg, lim.uploads, reg, m, log)
+	defer blobs.close()
 	system := newSystem(environ, cfg.Variant, cfg.ImageBudget)
-	auditor := newAuditor(system, h.app, reg, log)
+	reg.MustRegister(cgroupMetrics{system.Usage})
+	auditor := newAuditor(system, h.app, reg, m, log)
 	peers := cfg.Peers.all
 	live := newEvents(reg, h, m, cfg.Variant, cfg.OpsToken, peers)
 
@@ -93,8 +96,9 @@ func serve(stop *stopper, cfg Config, vars []variable, environ []string, log *sl
 	addAppRoutes(app, cfg, h, blobs)
 	servers := []*server{app}
 	watchers := opsRoutes{
-		token: cfg.OpsToken, pprof: cfg.Pprof, variables: vars,
+		token: cfg.OpsToken, guard: newGuard(cfg, m), pprof: servesPprof(cfg), variables: vars,
 		health: h, auditor: auditor, metrics: newMetricsHandler(reg, log), events: live,
+		profiles: newSlots(1, "profiles", m),
 	}
 	if opsLn == nil {
 		watchers.add(app, "/-")
@@ -126,6 +130,7 @@ func serve(stop *stopper, cfg Config, vars []variable, environ []string, log *sl
 	group.Add(m.track("signal-reader")(stop.reader()))
 
 	logStart(cfg, lim, log)
+	logExposure(cfg, log)
 	h.set(ready)
 	return stop.exitCode(group.Run(), log)
 }

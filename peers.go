@@ -43,6 +43,11 @@ const (
 // parsePeer reads [NAME=]URL. The path of the URL is where the ops paths begin:
 // / on an ops listener, /-/ where they are on the app listener.
 func parsePeer(raw string) (peer, error) {
+	// Where there is an @, what is before it may be a password, even if that has
+	// characters by which the URL reads as another one.
+	if strings.Contains(raw, "@") {
+		return peer{}, fmt.Errorf("%q: want a URL without user and password; IMAGELAB_OPS_TOKEN is what is sent", withoutSecrets(raw))
+	}
 	name, address, named := strings.Cut(raw, "=")
 	if !named || strings.ContainsAny(name, ":/") {
 		name, address, named = "", raw, false
@@ -52,18 +57,26 @@ func parsePeer(raw string) (peer, error) {
 	}
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-		return peer{}, fmt.Errorf("%q: %s", probe.Redacted(address), acceptedPeer)
+		return peer{}, fmt.Errorf("%q: %s", withoutSecrets(address), acceptedPeer)
 	}
-	if u.User != nil {
-		return peer{}, fmt.Errorf("%q: want a URL without user and password; IMAGELAB_OPS_TOKEN is what is sent",
-			u.Redacted())
-	}
-	u.Path = strings.TrimSuffix(u.Path, "/") + "/"
+	u.ForceQuery = false // "http://h?" has a query, which is empty
+	// Not u.Path: there %2F is a slash like any other.
+	u.RawPath = strings.TrimRight(u.EscapedPath(), "/") + "/"
+	u.Path, _ = url.PathUnescape(u.RawPath) // it has been escaped just now
 	base, err := probe.Parse(u.String())
 	if err != nil {
 		return peer{}, err
 	}
 	return peer{name: cmp.Or(name, u.Host), named: named, url: u.String(), base: base}, nil
+}
+
+// withoutSecrets returns what of a peer's URL may be shown: no user, password or query.
+func withoutSecrets(address string) string {
+	address = probe.Redacted(address)
+	if i := strings.IndexAny(address, "?#"); i >= 0 {
+		address = address[:i] + address[i:i+1] + "xxxxx"
+	}
+	return address
 }
 
 func isPeerName(name string) bool {
@@ -129,6 +142,8 @@ func (p peer) get(ctx context.Context, path, token string) ([]byte, error) {
 		return nil, errors.New("it asks for a token, set IMAGELAB_OPS_TOKEN")
 	case code == http.StatusUnauthorized:
 		return nil, errors.New("it does not take the token of IMAGELAB_OPS_TOKEN")
+	case code == http.StatusMisdirectedRequest:
+		return nil, errors.New("it is not asked by this name without a token, set IMAGELAB_OPS_HOSTS there, or IMAGELAB_OPS_TOKEN for both")
 	case code >= 300 && code < 400:
 		location := probe.OneLine(resp.Header.Get("Location"))
 		return nil, fmt.Errorf("%s redirects to %q, which is not followed", t.Path, location)

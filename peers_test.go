@@ -9,8 +9,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"imagelab/internal/audit"
 	"imagelab/internal/compare"
@@ -81,7 +84,7 @@ func TestCompareAgainstLiars(t *testing.T) {
 		{"half a report", with(honest("x"), "/audit", sends(`{"schema":1,`)), "/audit is not what an imagelab serves"},
 		{"nothing", with(honest("x"), "/audit", sends("")), "/audit is not what an imagelab serves"},
 		{"an older report", with(honest("x"), "/audit", sends(`{"schema":0}`)), "/audit has schema 0, and imagelab dev reads 1: use the same version for both"},
-		{"newer facts", with(honest("x"), "/snapshot", sends(`{"schema":2}`)), "/snapshot has schema 2, and imagelab dev reads 1"},
+		{"newer facts", with(honest("x"), "/snapshot", sends(`{"schema":3}`)), "/snapshot has schema 3, and imagelab dev reads 2"},
 		{"redirect", with(honest("x"), "/audit", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, elsewhere+"/audit", http.StatusFound)
 		}), "/audit redirects to \"" + elsewhere + "/audit\", which is not followed"},
@@ -134,6 +137,60 @@ func TestPeersBelowAPath(t *testing.T) {
 		if code, _, stderr := invoke(t, nil, "--compare", url+path); code != exitOK {
 			t.Errorf("--compare …%s = %d, %s", path, code, stderr)
 		}
+	}
+}
+
+// TestPeersByOddURLs has URLs that mean what a plain one means, or one escaped path.
+func TestPeersByOddURLs(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ name, suffix, prefix string }{
+		{"no slash", "", ""},
+		{"slashes", "//", ""},
+		{"an empty query", "?", ""},
+		{"a slash and an empty query", "/?", ""},
+		{"an empty fragment", "#", ""},
+		{"an escaped slash", "/a%2Fb", "/a%2Fb"},
+		{"an escaped slash at the end", "/a%2f", "/a%2f"},
+		{"an escaped slash before the last one", "/a%2Fb/", "/a%2Fb"},
+		{"an escaped question mark", "/a%3Fb", "/a%3Fb"},
+		{"an escaped percent sign", "/%25", "/%25"},
+		{"a space", "/a%20b/-", "/a%20b/-"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			answers := honest("good")
+			asked := make(chan string, 2)
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked <- r.RequestURI
+				answers[r.RequestURI[strings.LastIndexByte(r.RequestURI, '/'):]](w, r)
+			}))
+			t.Cleanup(srv.Close)
+			code, _, stderr := invoke(t, nil, "--compare", srv.URL+tc.suffix)
+			if code != exitOK {
+				t.Fatalf("--compare …%s = %d, %s", tc.suffix, code, stderr)
+			}
+			for _, path := range []string{"/audit", "/snapshot"} {
+				if got := <-asked; got != tc.prefix+path {
+					t.Errorf("--compare …%s asks for %s, want %s", tc.suffix, got, tc.prefix+path)
+				}
+			}
+		})
+	}
+}
+
+// TestCompareByAPublicName says what to set, on which side.
+func TestCompareByAPublicName(t *testing.T) {
+	t.Parallel()
+	refuses := fakeOps(t, map[string]http.HandlerFunc{"/audit": newGuard(Config{}, newMetrics(prometheus.NewRegistry(), newHealth(time.Now()), "", new(atomic.Int64))).protect(
+		http.NotFoundHandler(), true).ServeHTTP})
+	in := strings.Replace(refuses, "127.0.0.1", "127.0.0.1.nip.invalid", 1)
+	target, err := parsePeer(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target.base.Addrs = []string{strings.TrimPrefix(refuses, "http://")} // what a resolver would say
+	if got := target.side(t.Context(), "", patience).Err; got == nil || !strings.Contains(got.Error(), "set IMAGELAB_OPS_HOSTS there") {
+		t.Errorf("the peer's error is %v, want what to set", got)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"runtime/pprof"
 	"runtime/trace"
 	"strconv"
+	"sync"
 	"time"
 
 	"imagelab/drain"
@@ -17,14 +18,19 @@ import (
 // those of net/http/pprof that these tools need; the package itself would add
 // 0.3 MB for differences of profiles and symbols, which the tools find alone.
 
-var (
-	serveCPUProfile = serveTimed("30", pprof.StartCPUProfile, pprof.StopCPUProfile)
-	serveTrace      = serveTimed("1", trace.Start, trace.Stop)
-)
+func serveCPUProfile(one *slots) http.HandlerFunc {
+	return serveTimed(one, "30", pprof.StartCPUProfile, pprof.StopCPUProfile)
+}
+
+func serveTrace(one *slots) http.HandlerFunc {
+	return serveTimed(one, "1", trace.Start, trace.Stop)
+}
 
 // serveProfileList answers with the names of what can be asked for.
-func serveProfileList(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+func serveProfileList(w http.ResponseWriter, r *http.Request) {
+	if !wantsBody(w, r, "text/plain; charset=utf-8") {
+		return
+	}
 	fmt.Fprintln(w, "profile?seconds=30\ntrace?seconds=1")
 	for _, p := range pprof.Profiles() {
 		fmt.Fprintf(w, "%s (%d)\n", p.Name(), p.Count())
@@ -43,29 +49,54 @@ func serveProfile(w http.ResponseWriter, r *http.Request) {
 	if debug > 0 {
 		contentType = "text/plain; charset=utf-8"
 	}
-	w.Header().Set("Content-Type", contentType)
+	if !wantsBody(w, r, contentType) {
+		return
+	}
 	_ = p.WriteTo(w, debug) // fails when the client goes
 }
 
 // serveTimed answers with what start writes in ?seconds=, normally so many, until
-// stop; a drain shortens it. There is one such recording in a process at a time.
-func serveTimed(normal string, start func(io.Writer) error, stop func()) http.HandlerFunc {
+// stop; a drain shortens it. There is one recording of a process at a time. HEAD records
+// nothing.
+func serveTimed(one *slots, normal string, start func(io.Writer) error, stop func()) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		seconds, err := strconv.Atoi(cmp.Or(r.URL.Query().Get("seconds"), normal))
 		if err != nil || seconds < 1 || seconds > 600 {
 			writeError(w, http.StatusBadRequest, "bad-seconds", "a number from 1 to 600")
 			return
 		}
-		w.Header().Set("Content-Type", "application/octet-stream")
-		if err := start(w); err != nil {
-			writeError(w, http.StatusConflict, "busy", "the end of the recording that runs")
+		if !wantsStream(w, r, "application/octet-stream") {
 			return
 		}
-		defer stop()
-		select {
-		case <-time.After(time.Duration(seconds) * time.Second):
-		case <-drain.Ending(r.Context()):
-		case <-r.Context().Done():
-		}
+		one.hold(w, func() {
+			out := &sharedWriter{w: w}
+			if start(out) != nil { // another server in the process records
+				one.refuse(w)
+				return
+			}
+			defer stop()
+			if !stay(r, time.Duration(seconds)*time.Second, drain.Ending(r.Context()), out.flush) {
+				panic(http.ErrAbortHandler)
+			}
+		})
 	}
+}
+
+// sharedWriter is a response that is written by a recording in the background, and
+// flushed meanwhile.
+type sharedWriter struct {
+	mu sync.Mutex
+	w  http.ResponseWriter
+}
+
+func (s *sharedWriter) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.w.Write(p)
+}
+
+func (s *sharedWriter) flush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = http.NewResponseController(s.w).Flush()
 }

@@ -10,11 +10,14 @@ import (
 	"strings"
 )
 
+// healthPath is the app's own health check, contract of the Flask service.
+const healthPath = "/health"
+
 // addAppRoutes adds what the app listener serves: the contract of the Flask service,
 // /store, and with IMAGELAB_FAULTS the faults.
 func addAppRoutes(s *server, cfg Config, h *health, st *store) {
 	s.handle("/{$}", always, get(serveHello(cfg.RocketSize)))
-	s.handle("/health", probed, h.healthRoute(s.metrics))
+	s.handle(healthPath, probed, h.healthRoute(s.metrics))
 	s.handle("/proof", always, get(serveProof(cfg.Secret, cfg.LabLogin, cfg.LabToken)))
 	s.handle("/store", always, post(st.servePut))
 	s.handle("/store/{sha256}", always, methods(map[string]http.HandlerFunc{
@@ -25,7 +28,7 @@ func addAppRoutes(s *server, cfg Config, h *health, st *store) {
 		s.handle("/delay/{duration}", always, get(serveDelay))
 		s.handle("/status/{code}", always, get(serveStatus))
 		s.handle("/panic", always, get(servePanic))
-		s.handle("/stream/{duration}", always, get(serveStream))
+		s.handleStream("/stream/{duration}", always, get(serveStream))
 		s.handle("/headers", always, get(serveHeaders))
 		s.handle("/echo", always, post(s.limitBody(serveEcho)))
 	}
@@ -34,20 +37,27 @@ func addAppRoutes(s *server, cfg Config, h *health, st *store) {
 // opsRoutes are what the ops listener serves from.
 type opsRoutes struct {
 	token     string // Config.OpsToken
-	pprof     bool   // Config.Pprof
+	guard     *guard
+	pprof     bool
 	variables []variable
 	health    *health
 	auditor   *auditor
 	metrics   http.Handler
 	events    *events
+	profiles  *slots
 }
 
 // add adds them under prefix: "" on a listener of their own, "/-" on the app listener.
 // The page itself holds no data, and asks for the token where one is needed.
 func (o opsRoutes) add(s *server, prefix string) {
-	open := func(path string, h http.Handler) { s.handle(prefix+path, watching, h) }
-	guarded := func(path string, h http.Handler) { open(path, requireToken(o.token, h)) }
+	open := func(path string, h http.Handler) { s.handle(prefix+path, watching, unshared(h)) }
+	guarded := func(path string, h http.Handler) { open(path, o.guard.protect(requireToken(o.token, h), true)) }
+	// What goes on for a while is not to be begun by a link.
+	stream := func(path string, h http.HandlerFunc) {
+		s.handleStream(prefix+path, watching, unshared(o.guard.protect(requireToken(o.token, get(h)), false)))
+	}
 
+	// Balancers ask for these by any name, and they reveal nothing.
 	open("/livez", get(o.health.serveLive))
 	open("/readyz", o.health.readyRoute())
 	guarded("/readyz/disable", post(o.health.serveClose(true)))
@@ -55,18 +65,18 @@ func (o opsRoutes) add(s *server, prefix string) {
 	guarded("/metrics", get(o.metrics.ServeHTTP))
 	guarded("/audit", get(o.auditor.serve))
 	guarded("/config", get(serveConfig(o.variables)))
-	guarded("/events", get(o.events.serveEvents))
+	stream("/events", o.events.serveEvents)
 	guarded("/snapshot", get(o.events.serveSnapshot))
 	guarded("/peers", get(o.events.servePeers))
 	if o.pprof {
 		guarded("/debug/pprof/{$}", get(serveProfileList))
 		guarded("/debug/pprof/{name}", get(serveProfile))
-		guarded("/debug/pprof/profile", get(serveCPUProfile))
-		guarded("/debug/pprof/trace", get(serveTrace))
+		stream("/debug/pprof/profile", serveCPUProfile(o.profiles))
+		stream("/debug/pprof/trace", serveTrace(o.profiles))
 	}
-	for path, h := range dashboard() {
-		open(path, get(h))
-	}
+	page, assets := dashboard()
+	open("/{$}", o.guard.protect(get(page), true))
+	open("/assets/{name}", o.guard.protect(get(assets), true))
 }
 
 // serveHello answers GET / with the size of the rocket.

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,6 +11,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +33,7 @@ type server struct {
 	routes    map[string]*routeMetrics // by pattern; complete before it serves
 	unmatched *routeMetrics
 	recorders sync.Pool
+	lines     lineBudget // of failures
 	epoch     time.Time
 }
 
@@ -107,6 +111,13 @@ func (s *server) handle(pattern string, kind routeKind, h http.Handler) {
 	s.mux.Handle(pattern, s.measure(rm, kind, h))
 }
 
+// handleStream adds a route whose answers last as long as somebody listens: its
+// requests are counted, and no part of the durations.
+func (s *server) handleStream(pattern string, kind routeKind, h http.Handler) {
+	s.handle(pattern, kind, h)
+	s.routes[pattern].untimed = true
+}
+
 // measure counts what is in flight by route, and refuses what is too much.
 func (s *server) measure(rm *routeMetrics, kind routeKind, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -115,14 +126,27 @@ func (s *server) measure(rm *routeMetrics, kind routeKind, h http.Handler) http.
 		if kind == watching {
 			drain.Expendable(r.Context())
 		}
-		if kind == always && s.maxInFlight > 0 && s.inFlight.Load() > s.maxInFlight {
-			s.metrics.rejected.WithLabelValues("in_flight").Inc()
+		if kind == always && !s.hasRoom(r) {
 			w.Header().Set("Retry-After", "1")
 			writeError(w, http.StatusServiceUnavailable, "overloaded", "a new try in a second")
 			return
 		}
 		h.ServeHTTP(w, r)
 	})
+}
+
+// hasRoom says whether there is room for the request: below the cap of requests, and of
+// connections.
+func (s *server) hasRoom(r *http.Request) bool {
+	if s.maxInFlight > 0 && s.inFlight.Load() > s.maxInFlight {
+		s.metrics.rejected.WithLabelValues("in_flight").Inc()
+		return false
+	}
+	if !drain.Room(r.Context()) {
+		s.metrics.rejected.WithLabelValues("connections").Inc()
+		return false
+	}
+	return true
 }
 
 // ServeHTTP runs one request to its route.
@@ -138,6 +162,14 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	if r.RequestURI == "*" && r.Method == http.MethodOptions {
 		rec.Header().Set("Content-Length", "0") // the server is there, and no more is said
+		rec.WriteHeader(http.StatusOK)
+		return
+	}
+	if r.URL.Path == "" && r.URL.Scheme != "" {
+		r.URL.Path = "/" // of a whole URL that has none (RFC 9112, 3.2.2)
+	}
+	if !strings.HasPrefix(r.URL.Path, "/") { // CONNECT host:port, and * of other methods than OPTIONS
+		writeError(rec, http.StatusBadRequest, "bad-target", "a path")
 		return
 	}
 	s.mux.ServeHTTP(rec, r)
@@ -152,32 +184,62 @@ func (s *server) finish(rec *recorder, r *http.Request, took time.Duration, prob
 	aborted := problem == http.ErrAbortHandler
 	if problem != nil && !aborted {
 		s.metrics.panics.Inc()
-		s.log.Error("panic in a handler, its request was answered 500 or cut", "route", route.route, "err", fmt.Sprint(problem), "stack", string(debug.Stack()))
+		if held, ok := s.lines.take(time.Since(s.epoch)); ok {
+			s.log.Error("panic in a handler, its request was answered 500 or cut", "route", route.route,
+				"err", fmt.Sprint(problem), "stack", string(debug.Stack()), "held_back", held)
+		}
 		if rec.status == 0 {
 			writeError(rec, http.StatusInternalServerError, "internal", "")
 		} else {
 			aborted = true // half an answer must not look like a whole one
 		}
 	}
-	if rec.status == 0 {
-		rec.WriteHeader(http.StatusOK)
+	if rec.status == 0 && !aborted {
+		// A handler that gave up with its client has no answer, and none is made up.
+		if aborted = r.Context().Err() != nil; !aborted {
+			rec.WriteHeader(http.StatusOK)
+		}
 	}
 	if r.ContentLength != 0 {
 		// net/http reads what is left of the body, however slowly it comes.
 		_ = http.NewResponseController(rec.ResponseWriter).SetReadDeadline(time.Now().Add(restPatience))
 	}
+	rec.status = cmp.Or(rec.status, statusNoAnswer)
 	route.observe(r.Method, rec.status, took)
-	if s.accessLog == "all" || s.accessLog == "errors" && rec.status >= 500 {
-		s.log.LogAttrs(r.Context(), slog.LevelInfo, "request",
-			slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.String("route", route.route),
-			slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes),
-			slog.Float64("duration_seconds", took.Seconds()), slog.String("client", r.RemoteAddr))
-	}
+	s.logRequest(r, rec, route.route, took)
 	rec.ResponseWriter = nil
 	s.recorders.Put(rec)
 	if aborted {
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// statusNoAnswer is counted and logged for a request that was cut before its answer. It
+// is nginx's code, and is never sent.
+const statusNoAnswer = 499
+
+// logRequest is the access log.
+func (s *server) logRequest(r *http.Request, rec *recorder, route string, took time.Duration) {
+	var held int64
+	switch {
+	case s.accessLog == "all":
+	case s.accessLog == "errors" && rec.status >= 500:
+		var ok bool
+		if held, ok = s.lines.take(time.Since(s.epoch)); !ok {
+			return
+		}
+	default:
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.String("route", route),
+		slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes),
+		slog.Float64("duration_seconds", took.Seconds()), slog.String("client", r.RemoteAddr),
+	}
+	if held > 0 {
+		attrs = append(attrs, slog.Int64("held_back", held))
+	}
+	s.log.LogAttrs(r.Context(), slog.LevelInfo, "request", attrs...)
 }
 
 // restPatience is how long a client may go on sending a body that is not wanted. Its
@@ -211,12 +273,13 @@ func (rec *recorder) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom keeps sendfile for files.
+// ReadFrom keeps sendfile for files. The header is written after the first read: a
+// request's body may be waiting for its reader (RFC 9110, 10.1.1).
 func (rec *recorder) ReadFrom(src io.Reader) (int64, error) {
-	if rec.status == 0 {
-		rec.WriteHeader(http.StatusOK)
-	}
 	n, err := io.Copy(rec.ResponseWriter, src)
+	if n > 0 && rec.status == 0 {
+		rec.status = http.StatusOK
+	}
 	rec.bytes += n
 	return n, err
 }
@@ -258,8 +321,10 @@ func maxBytesReader(w http.ResponseWriter, body io.ReadCloser, n int64) io.ReadC
 }
 
 // stream calls emit at once and then every interval, and flushes what it wrote, until
-// emit returns false, the client has gone or the server ends its streams; the last call
-// has last set. It lifts the deadline that is for requests.
+// emit returns false, the client takes no more or the server ends its streams; the last
+// call has last set. The request's context says nothing of the client: it ends as well
+// when one has only said that it will send no more (RFC 9112, 9.6). It lifts the deadline
+// that is for requests.
 func stream(w http.ResponseWriter, r *http.Request, interval time.Duration, emit func(last bool) bool) {
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Time{})
@@ -271,8 +336,6 @@ func stream(w http.ResponseWriter, r *http.Request, interval time.Duration, emit
 		}
 		select {
 		case <-tick.C:
-		case <-r.Context().Done():
-			return
 		case <-drain.Ending(r.Context()):
 			emit(true)
 			return
@@ -282,36 +345,37 @@ func stream(w http.ResponseWriter, r *http.Request, interval time.Duration, emit
 
 // bindAll binds the app listener and, unless its paths go to the app's, the ops
 // listener, before anything runs: a busy port is an error with its name.
-func bindAll(ctx context.Context, cfg Config, maxConns int, log *slog.Logger, m *metrics) (app, ops *drain.Listener, err error) {
-	listen := func(name, addr string, maxConns int) (*drain.Listener, error) {
+func bindAll(ctx context.Context, cfg Config, vars []variable, lim limits, log *slog.Logger, m *metrics) (app, ops *drain.Listener, err error) {
+	listen := func(name, addr string, maxConns, spare int) (*drain.Listener, error) {
 		ln, err := drain.Listen(ctx, addr, drain.Options{
-			MaxConns: maxConns, WriteTimeout: cfg.WriteTimeout, Observe: m.connections(name, log),
+			MaxConns: maxConns, Spare: spare, WriteTimeout: cfg.WriteTimeout, Observe: m.connections(name, log),
 		})
 		if err != nil {
 			// "listen tcp :80: bind: permission denied" names what is said better below.
+			var dns *net.DNSError
+			if errors.As(err, &dns) {
+				return nil, errors.New(dns.Err)
+			}
 			return nil, probe.Reason(err)
 		}
 		log.Info("listening", "server", name, "addr", ln.Addr().String(), "max_conns", maxConns)
 		return ln, nil
 	}
-	app, err = listen("app", net.JoinHostPort(cfg.BindAddress, strconv.Itoa(cfg.Port)), maxConns)
+	app, err = listen("app", net.JoinHostPort(cfg.BindAddress, strconv.Itoa(cfg.Port)), lim.conns, lim.spare)
 	if err != nil {
-		what := fmt.Sprintf("PORT=%d", cfg.Port)
+		what := named(vars, "PORT").shown()
 		if cfg.BindAddress != "" {
-			what = fmt.Sprintf("IMAGELAB_BIND_ADDRESS=%q %s", cfg.BindAddress, what)
+			what = named(vars, "IMAGELAB_BIND_ADDRESS").shown() + " " + what
 		}
 		return nil, nil, fmt.Errorf("listen %s: %w", what, err)
 	}
 	if cfg.OpsAddr == "" {
 		return app, nil, nil
 	}
-	ops, err = listen("ops", cfg.OpsAddr, opsConns)
+	ops, err = listen("ops", cfg.OpsAddr, lim.opsConns, 0)
 	if err != nil {
 		app.Close()
-		return nil, nil, fmt.Errorf("listen IMAGELAB_OPS_ADDR=%q: %w", cfg.OpsAddr, err)
+		return nil, nil, fmt.Errorf("listen %s: %w", named(vars, "IMAGELAB_OPS_ADDR").shown(), err)
 	}
 	return app, ops, nil
 }
-
-// opsConns is room for a few scrapers, probes and viewers.
-const opsConns = 128

@@ -403,7 +403,7 @@ func TestPprof(t *testing.T) {
 	t.Parallel()
 	for name, environ := range map[string][]string{
 		"on a listener of their own": {},
-		"on the app listener":        {"IMAGELAB_OPS_ADDR="},
+		"on the app listener":        {"IMAGELAB_OPS_ADDR=", "IMAGELAB_OPS_TOKEN=t"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -427,7 +427,7 @@ func TestPprof(t *testing.T) {
 				{"/no/such", 404, notFound},
 			} {
 				began := time.Now()
-				got := ask(t, "GET", in.ops+"/debug/pprof"+tc.path, "")
+				got := ask(t, "GET", in.ops+"/debug/pprof"+tc.path, "", "Authorization: Bearer t")
 				if got.code != tc.code || !strings.HasPrefix(got.body, tc.body) {
 					t.Errorf("GET /debug/pprof%s = %d %.200q, want %d %q", tc.path, got.code, got.body, tc.code, tc.body)
 				}
@@ -516,5 +516,40 @@ func TestAccessLog(t *testing.T) {
 				t.Errorf("logged requests = %q, want %q and no query; log:\n%s", got, want, in.log)
 			}
 		})
+	}
+}
+
+func TestClientsCannotFloodTheLog(t *testing.T) {
+	t.Parallel()
+	in := start(t, "IMAGELAB_FAULTS=true")
+	count := func() (lines, heldBack int) {
+		for line := range strings.Lines(in.log.String()) {
+			var record struct {
+				Msg      string
+				HeldBack int `json:"held_back"`
+			}
+			if json.Unmarshal([]byte(line), &record) == nil && record.Msg == "request" {
+				lines++
+				heldBack += record.HeldBack
+			}
+		}
+		return lines, heldBack
+	}
+	sent := 0
+	for ; sent < 500; sent++ {
+		ask(t, "GET", in.app+"/status/500", "")
+	}
+	eventually(t, "count of those that were held back", func() bool {
+		lines, heldBack := count()
+		if heldBack > 0 && lines+heldBack == sent {
+			return true
+		}
+		ask(t, "GET", in.app+"/status/500", "")
+		sent++
+		time.Sleep(100 * time.Millisecond) // for the log to be written
+		return false
+	})
+	if lines, _ := count(); lines > sent/2 {
+		t.Errorf("%d of %d failures were logged", lines, sent)
 	}
 }

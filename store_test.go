@@ -72,8 +72,8 @@ func TestStoreKeepsContentByItsHash(t *testing.T) {
 			t.Errorf("%s: ETag = %s", tc.name, got)
 		}
 	}
-	if got := in.metric(t, "imagelab_store_bytes") + " " + in.metric(t, "imagelab_store_blobs"); got != "5 1" {
-		t.Errorf("bytes and blobs = %s, want 5 1", got)
+	if got := in.metric(t, "imagelab_store_bytes") + " " + in.metric(t, "imagelab_store_blobs"); got != "4096 1" {
+		t.Errorf("bytes and blobs = %s, want a page and 1", got)
 	}
 	for _, want := range []int{204, 404} {
 		if resp, _ := fetch(t, "DELETE", url, ""); resp.StatusCode != want {
@@ -95,23 +95,7 @@ type chunked struct{ io.Reader }
 
 func TestStoreRefusesWhatDoesNotFit(t *testing.T) {
 	t.Parallel()
-	in := start(t, "IMAGELAB_STORE_MAX_BLOB=100B", "IMAGELAB_STORE_CAPACITY=150B")
-	post := func(body io.Reader) (int, map[string]string) {
-		resp, err := client().Post(in.app+"/store", "", body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		var answer map[string]any
-		if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-			t.Fatal(err)
-		}
-		text := map[string]string{}
-		for k, v := range answer {
-			text[k] = fmt.Sprint(v)
-		}
-		return resp.StatusCode, text
-	}
+	in := start(t, "IMAGELAB_STORE_MAX_BLOB=8KiB", "IMAGELAB_STORE_CAPACITY=16KiB")
 	content := func(n int, c string) io.Reader { return strings.NewReader(strings.Repeat(c, n)) }
 	for _, tc := range []struct {
 		name        string
@@ -119,35 +103,54 @@ func TestStoreRefusesWhatDoesNotFit(t *testing.T) {
 		code        int
 		error, want string
 	}{
-		{"over the blob limit, length not declared", chunked{content(101, "b")}, 413, "blob-too-large", "at most 100 bytes"},
-		{"first", content(100, "a"), 201, "", ""},
-		{"over the blob limit", content(101, "b"), 413, "blob-too-large", "at most 100 bytes"},
-		{"over the capacity", content(51, "c"), 507, "store-full", "at most 50 bytes now"},
-		{"over the capacity, length not declared", chunked{content(51, "c")}, 507, "store-full", "at most 50 bytes now"},
-		{"what is there already, in chunks that do not fit", chunked{content(100, "a")}, 507, "store-full", "at most 50 bytes now"},
-		{"the rest", content(50, "d"), 201, "", ""},
+		{"over the blob limit, length not declared", chunked{content(8193, "b")}, 413, "blob-too-large", "at most 8192 bytes"},
+		{"first", content(8192, "a"), 201, "", ""},
+		{"over the blob limit", content(8193, "b"), 413, "blob-too-large", "at most 8192 bytes"},
+		{"one that takes a page", content(1, "c"), 201, "", ""},
+		{"over the capacity", content(4097, "d"), 507, "store-full", "at most 4096 bytes now"},
+		{"over the capacity, length not declared", chunked{content(4097, "d")}, 507, "store-full", "at most 4096 bytes now"},
+		{"what is there already, in chunks that do not fit", chunked{content(8192, "a")}, 507, "store-full", "at most 4096 bytes now"},
+		{"an empty one, which takes a page as well", content(0, ""), 201, "", ""},
 		{"nothing more", content(1, "e"), 507, "store-full", "at most 0 bytes now"},
-		{"an empty blob", content(0, ""), 201, "", ""},
+		{"not even of length 0", chunked{content(0, "")}, 507, "store-full", "at most 0 bytes now"},
 	} {
-		code, answer := post(tc.body)
-		if code != tc.code || answer["error"] != tc.error || answer["want"] != tc.want {
+		code, answer := in.post(t, tc.body)
+		if code != tc.code || answer.Error != tc.error || answer.Want != tc.want {
 			t.Errorf("%s: POST = %d %v, want %d %s (%s)", tc.name, code, answer, tc.code, tc.error, tc.want)
 		}
 	}
-	if _, body := fetch(t, "GET", in.app+"/store/"+digestOf(bytes.Repeat([]byte("a"), 100)), ""); body != strings.Repeat("a", 100) {
+	if _, body := fetch(t, "GET", in.app+"/store/"+digestOf(bytes.Repeat([]byte("a"), 8192)), ""); body != strings.Repeat("a", 8192) {
 		t.Errorf("the first blob is %q now", body)
 	}
 	for series, want := range map[string]string{
-		"imagelab_store_bytes":                                   "150",
+		"imagelab_store_bytes":                                   "16384",
 		"imagelab_store_blobs":                                   "3",
-		"imagelab_store_capacity_bytes":                          "150",
+		"imagelab_store_capacity_bytes":                          "16384",
 		`imagelab_store_rejected_total{reason="blob-too-large"}`: "2",
-		`imagelab_store_rejected_total{reason="store-full"}`:     "4",
+		`imagelab_store_rejected_total{reason="store-full"}`:     "5",
 	} {
 		if got := in.metric(t, series); got != want {
 			t.Errorf("%s = %s, want %s", series, got, want)
 		}
 	}
+}
+
+// A storeAnswer is what POST /store says.
+type storeAnswer struct{ Error, Want, SHA256 string }
+
+// post uploads a body.
+func (in *instance) post(t *testing.T, body io.Reader) (int, storeAnswer) {
+	t.Helper()
+	resp, err := client().Post(in.app+"/store", "", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var answer storeAnswer
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || resp.Header.Get("Content-Type") != asJSON {
+		t.Fatalf("POST /store = %d, not JSON: %v", resp.StatusCode, err)
+	}
+	return resp.StatusCode, answer
 }
 
 func TestStoreWithoutADirectoryRefusesAndTheRestServes(t *testing.T) {
@@ -178,6 +181,13 @@ func TestStoreIsOneProcessesAtATime(t *testing.T) {
 	if resp, _ := fetch(t, "POST", second.app+"/store", "x"); resp.StatusCode != 507 {
 		t.Errorf("POST to the second = %d, want 507", resp.StatusCode)
 	}
+	url := second.app + "/store/" + digestOf([]byte("x"))
+	if got := status(t, "GET", url); got != 503 {
+		t.Errorf("GET from the second = %d, want 503: it may be there", got)
+	}
+	first.cancel()
+	first.wait(t)
+	eventually(t, "store for the second, once the first has ended", func() bool { return status(t, "GET", url) == 200 })
 }
 
 func TestStoreMakesOneBlobOfConcurrentUploadsOfOneContent(t *testing.T) {
@@ -225,9 +235,7 @@ func TestStoreGivesBackWhatAnUploadThatBreaksOffReserved(t *testing.T) {
 	for _, head := range []string{"Content-Length: 1000000", "Transfer-Encoding: chunked"} {
 		conn, _ := dial(t, host(in.app))
 		fmt.Fprintf(conn, "POST /store HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", head)
-		if strings.HasPrefix(head, "T") {
-			fmt.Fprintf(conn, "4000\r\n%s\r\n", strings.Repeat("x", 0x4000))
-		}
+		fmt.Fprintf(conn, "4000\r\n%s\r\n", strings.Repeat("x", 0x4000)) // chunk or not, it takes room
 		eventually(t, "reservation", func() bool { return in.metric(t, "imagelab_store_bytes") != "0" })
 		conn.Close()
 		eventually(t, "release", func() bool { return in.metric(t, "imagelab_store_bytes") == "0" })

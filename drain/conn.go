@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,16 +39,21 @@ func (p Phase) String() string {
 // connection and a request.
 type conn struct {
 	*net.TCPConn
-	ln         *Listener
-	phase      atomic.Int32
-	since      atomic.Int64 // when the phase began, in nanoseconds since ln.epoch
-	over       atomic.Bool  // Close was called
-	ahead      atomic.Bool  // a byte has come behind the request that is being served
-	veiled     atomic.Bool  // something has come below TLS, and no request is known
-	tail       [2]byte      // the last that was read
-	plain      bool         // net/http reads it itself, with nothing such as TLS between
-	expendable atomic.Bool  // the request that is being served is an onlooker's
-	looks      int          // of the drain, which found the phase unchanged
+	ln          *Listener
+	phase       atomic.Int32
+	since       atomic.Int64 // when the phase began, in nanoseconds since ln.epoch
+	over        atomic.Bool  // Close was called
+	ahead       atomic.Bool  // a byte has come behind the request that is being served
+	veiled      atomic.Bool  // something has come below TLS, and no request is known
+	above       atomic.Bool  // it was let in above the cap; set with ln.mu held
+	tail        [2]byte      // the last that was read
+	plain       bool         // net/http reads it itself, with nothing such as TLS between
+	expendable  atomic.Bool  // the request that is being served is an onlooker's
+	mayHaveBody atomic.Bool  // the request that is being served has one, or nobody knows
+	answered    atomic.Bool  // something was written for the request that is being served, or read
+	awaiting    atomic.Int64 // since when a handler waits for more of a body, as stall.since
+	stall       stall
+	looks       int // of the drain, which found the phase unchanged
 
 	pipeline pipeline // the serving goroutine's own
 
@@ -75,6 +81,11 @@ func (c *conn) waited() time.Duration {
 
 func (c *conn) Read(p []byte) (int, error) {
 	c.beforeRead(len(p))
+	// net/http reads a single byte while a handler runs, to see its client go.
+	if len(p) > 1 && c.phaseIs(Active) {
+		c.awaiting.Store(int64(time.Since(c.ln.epoch)))
+		defer c.awaiting.Store(0)
+	}
 	for {
 		n, err := c.TCPConn.Read(p)
 		if n > 0 {
@@ -120,6 +131,8 @@ func (c *conn) afterRead(b []byte) {
 		// net/http waits for one byte behind a request, to see its client go.
 		if len(b) == 1 {
 			c.ahead.Store(true)
+		} else {
+			c.pipeline.unseen = true
 		}
 		return
 	case p == Silent && !c.plain:
@@ -194,16 +207,6 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	return c.TCPConn.SetWriteDeadline(t)
 }
 
-// writeEnd is when a write has to be done that may take until end.
-func (c *conn) writeEnd(end time.Time) time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.writeBy.IsZero() && c.writeBy.Before(end) {
-		return c.writeBy
-	}
-	return end
-}
-
 // SetDeadline is what net/http calls for a connection that a handler takes over.
 func (c *conn) SetDeadline(t time.Time) error {
 	_ = c.SetWriteDeadline(t)
@@ -258,22 +261,32 @@ func (c *conn) ignoreDeadline() bool {
 	return c.arm(c.deadline) == nil
 }
 
-// chunk is what one write deadline is for, in bytes.
+// chunk is what a client has to accept within Options.WriteTimeout, in bytes.
 const chunk = 64 << 10
 
 // Write gives a client Options.WriteTimeout for each chunk. A deadline for the whole
 // response would punish large ones, and none would let a client that reads a byte a
 // minute hold its request for ever.
 func (c *conn) Write(p []byte) (written int, err error) {
+	if !c.answered.Load() {
+		c.answered.Store(true)
+	}
 	for {
 		n := min(len(p), chunk)
 		m, err := c.writeChunk(p[:n])
 		written += m
-		if p = p[n:]; err != nil || len(p) == 0 {
+		if err != nil {
+			c.answered.Store(false) // it will not be
 			return written, err
+		}
+		if p = p[n:]; len(p) == 0 {
+			return written, nil
 		}
 	}
 }
+
+// glance is how often a write looks whether its client reads.
+const glance = 250 * time.Millisecond
 
 // writeChunk moves the socket's deadline only when it has passed: nearly every write is
 // done at once, and needs none.
@@ -282,15 +295,69 @@ func (c *conn) writeChunk(p []byte) (written int, err error) {
 	for {
 		n, err := c.TCPConn.Write(p[written:])
 		written += n
-		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.stall.take(n)
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || !c.mayGoOn(began) {
 			return written, err
 		}
-		end := c.writeEnd(c.ln.epoch.Add(began + c.ln.writeTimeout))
-		if time.Until(end) <= 0 {
-			return written, err
-		}
-		_ = c.TCPConn.SetWriteDeadline(end)
 	}
+}
+
+// A stall is a time in which the client does not read as fast as it is written to. It goes
+// on over all answers of the connection: a client that sends requests, and now and then
+// takes a byte of the answers, gets no new deadline with each.
+type stall struct {
+	since atomic.Int64 // in nanoseconds since Listener.epoch; 0 is none
+	taken atomic.Int64 // bytes that the client has taken since then
+}
+
+func (s *stall) begin(at time.Duration) {
+	s.taken.Store(0)
+	s.since.Store(int64(at))
+}
+
+func (s *stall) end() { s.since.Store(0) }
+
+func (s *stall) isOn() bool { return s.since.Load() != 0 }
+
+// take notes that the client has taken n more bytes.
+func (s *stall) take(n int) {
+	if s.isOn() {
+		s.taken.Add(int64(n))
+	}
+}
+
+// mayGoOn is what a write whose deadline has passed asks: whether its client may have more
+// time. It began at that time since the listener's epoch.
+func (c *conn) mayGoOn(began time.Duration) bool {
+	now := time.Since(c.ln.epoch)
+	blocked := now-began > time.Millisecond // if not, it was an earlier write's deadline
+	switch {
+	case blocked && !c.stall.isOn():
+		c.stall.begin(began)
+	case blocked && c.stall.taken.Load() >= chunk:
+		c.stall.begin(now)
+	case !blocked && c.stall.isOn() && unsent(c.TCPConn) == 0:
+		c.stall.end()
+	}
+	left := c.ln.writeTimeout
+	if c.stall.isOn() {
+		left -= now - time.Duration(c.stall.since.Load())
+	}
+	if by := c.theirDeadline(); !by.IsZero() {
+		left = min(left, time.Until(by))
+		blocked = blocked || left <= 0
+	}
+	if left <= 0 && blocked {
+		return false
+	}
+	return c.TCPConn.SetWriteDeadline(time.Now().Add(max(time.Millisecond, min(left, glance)))) == nil
+}
+
+// theirDeadline is the write deadline that somebody has set, or zero.
+func (c *conn) theirDeadline() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.writeBy
 }
 
 // ReadFrom is Write for files, which the kernel sends itself.
@@ -299,36 +366,61 @@ func (c *conn) ReadFrom(src io.Reader) (written int64, err error) {
 	if !limited {
 		return io.Copy(struct{ io.Writer }{c}, src)
 	}
+	c.answered.Store(true)
 	for whole.N > 0 {
 		part := io.LimitedReader{R: whole.R, N: min(whole.N, chunk)}
 		want := part.N
-		_ = c.TCPConn.SetWriteDeadline(c.writeEnd(time.Now().Add(c.ln.writeTimeout)))
+		now := time.Now()
+		first := c.stall.since.CompareAndSwap(0, int64(now.Sub(c.ln.epoch)))
+		end := now.Add(c.ln.writeTimeout)
+		if by := c.theirDeadline(); !by.IsZero() && by.Before(end) {
+			end = by
+		}
+		_ = c.TCPConn.SetWriteDeadline(end)
 		n, err := c.TCPConn.ReadFrom(&part)
 		written += n
 		whole.N -= n
 		if err != nil || n < want {
 			return written, err
 		}
+		if first || n == chunk {
+			c.stall.end()
+		}
 	}
 	return written, nil
 }
 
-// CloseWrite is what net/http calls when it has sent its last answer to a client that
-// may still be sending; it waits before it closes, so that the answer is not lost
-// (RFC 9112, 9.6).
+// CloseWrite is what net/http calls when it has sent its last answer to a client that is
+// still sending. It then sleeps for half a second and closes, which resets the connection
+// under whoever goes on: so the wait is here.
 func (c *conn) CloseWrite() error {
-	c.enter(Lingering)
-	return c.TCPConn.CloseWrite()
+	c.linger()
+	return nil
 }
 
-// Close ends the connection. During a drain it first waits until the client has what
-// was sent: the process may end next, and its network namespace with it, and what the
-// kernel still holds by then is lost.
+// Close ends the connection. A client that may still be sending is heard out, so that it
+// is not reset before it has read its answer (RFC 9112, 9.6): its request was refused
+// before its end, or understood by nobody.
+//
+// During a drain every client is waited for until it has what was sent: the process may
+// end next, and its network namespace with it, and what the kernel still holds by then is
+// lost.
 func (c *conn) Close() error {
-	if c.over.CompareAndSwap(false, true) && c.ln.draining.Load() {
+	if c.over.CompareAndSwap(false, true) && (c.ln.draining.Load() || c.isSending()) {
 		c.linger()
 	}
 	return c.end()
+}
+
+// isSending says whether the client may be sending still, although it has its answer.
+func (c *conn) isSending() bool {
+	switch c.current() {
+	case Reading:
+		return c.answered.Load()
+	case Active:
+		return c.answered.Load() && (c.mayHaveBody.Load() || unread(c.TCPConn))
+	}
+	return false
 }
 
 // end closes the descriptor.
@@ -343,32 +435,56 @@ const (
 	// minFINWait is how long one gets at least: a proxy that ends TCP connections itself is
 	// near, and its client may be far.
 	minFINWait = 400 * time.Millisecond
+
+	// A client that sends more of what is not wanted is heard for lingerTime if it never
+	// pauses for longer than lingerSilence: nginx's lingering_time and lingering_timeout.
+	// lingerBytes is what a gigabit link carries in a third of that time.
+	lingerTime    = 30 * time.Second
+	lingerSilence = 5 * time.Second
+	lingerBytes   = 1 << 30
+	// lingerInDrain is for those whose answer is acknowledged.
+	lingerInDrain = 2 * time.Second
 )
 
-// linger says FIN, and waits for the client's kernel to acknowledge it: then everything
-// before it has arrived as well.
+// linger says FIN, and reads on and forgets what it reads. A client that may be sending is
+// heard until it closes, within bounds.
 //
-// A connection that was idle is waited for until its client has closed it, too: then
-// whatever it sent before it knew has come. Not every client closes what it does not use,
-// so that has an end, as has the wait for a FIN when everything else is acknowledged. An
-// answer that is not gets the time that is left.
+// During a drain it waits for the client's kernel to acknowledge the FIN: then everything
+// before it has arrived as well. A connection that was idle is waited for until its client
+// has closed it, too: then whatever it sent before it knew has come. Not every client
+// closes what it does not use, so that has an end, as has the wait for a FIN when
+// everything else is acknowledged. An answer that is not gets the time that is left.
 //
-// What comes meanwhile, or is there, is a request that gets no answer, unless it may be
-// the rest of a body: then net/http has called CloseWrite before.
+// What comes during a drain, or is there, is a request that gets no answer, unless it may
+// be the rest of a body.
 func (c *conn) linger() {
-	was := c.current()
+	was, sending := c.current(), c.isSending()
+	waiting := was == Silent || was == Idle
+	// TLS has a word of its own for goodbye.
+	judged := c.ln.draining.Load() && c.plain && (waiting || was == Active && !c.mayHaveBody.Load())
 	late := was == Active && c.more()
-	if c.CloseWrite() != nil {
+	c.enter(Lingering)
+	if c.TCPConn.CloseWrite() != nil {
 		return
 	}
-	waiting := was == Silent || was == Idle
 	grace := max(minFINWait, min(distanceOf(tcpInfo(c.TCPConn)).idleGrace(), maxFINWait))
-	scrap := make([]byte, 512)
 	closed := was == Hijacked // by a handler that may be reading still
+	began, heard, size := time.Now(), time.Now(), 0
+	scrap := make([]byte, 4<<10)
 	pause := time.Millisecond
-	for began := time.Now(); !c.ln.isCut(); pause = min(2*pause, 50*time.Millisecond) {
-		if finAcknowledged(c.TCPConn) && (closed || !waiting) || unsent(c.TCPConn) <= 1 && time.Since(began) > grace {
-			break
+	for !c.ln.isCut() {
+		if now := time.Now(); c.ln.draining.Load() {
+			quiet := closed || now.Sub(heard) > grace || now.Sub(began) > lingerInDrain
+			if finAcknowledged(c.TCPConn) && (closed || !waiting && (quiet || !sending)) ||
+				unsent(c.TCPConn) <= 1 && now.Sub(began) > grace && (quiet || !sending) {
+				break
+			}
+			pause = min(2*pause, 50*time.Millisecond)
+		} else {
+			if closed || now.Sub(heard) > lingerSilence || now.Sub(began) > lingerTime || size > lingerBytes {
+				break
+			}
+			pause = 500 * time.Millisecond
 		}
 		if closed {
 			time.Sleep(pause) // it has nothing more to say, and may still be reading
@@ -376,14 +492,15 @@ func (c *conn) linger() {
 		}
 		_ = c.TCPConn.SetReadDeadline(time.Now().Add(pause))
 		n, err := c.TCPConn.Read(scrap)
-		late = late || n > 0
+		if n > 0 {
+			late, heard, size = true, time.Now(), size+n
+		}
 		closed = errors.Is(err, io.EOF)
 		if err != nil && !closed && !errors.Is(err, os.ErrDeadlineExceeded) {
 			break // it has gone
 		}
 	}
-	// TLS has a word of its own for goodbye.
-	if late && c.plain && (waiting || was == Active) {
+	if late && judged {
 		c.ln.late.Add(1)
 	}
 }
@@ -419,6 +536,7 @@ func connState(nc net.Conn, s http.ConnState) {
 	}
 	switch s {
 	case http.StateActive:
+		c.mayHaveBody.Store(true) // which the handler knows
 		c.expendable.Store(false) // which the last request was, until its answer has arrived
 		c.veiled.Store(false)
 		c.pipeline.begun++
@@ -431,6 +549,7 @@ func connState(nc net.Conn, s http.ConnState) {
 		if c.ahead.Swap(false) {
 			c.pipeline.after++
 		}
+		c.answered.Store(false)
 		c.enter(Idle)
 	case http.StateHijacked:
 		c.enter(Hijacked)
@@ -455,18 +574,32 @@ type pipeline struct {
 	after int // bytes since the last complete header
 
 	blurred bool // bodies were counted as well
+	unseen  bool // something was not looked at
+
+	name   [maxName]byte // how the line that is not complete begins
+	length bool          // the header that is not complete has Content-Length
+	coding bool          // and Transfer-Encoding
+	coded  int           // the number of the first header that has the latter
+	twice  int           // and of the first that has both
 }
 
 func (p *pipeline) add(b []byte) {
 	for {
+		if p.line < maxName {
+			copy(p.name[p.line:], b)
+		}
 		i := bytes.IndexByte(b, '\n')
 		if i < 0 {
 			break
 		}
 		p.after += i + 1
-		if p.line+i <= 1 { // nothing but a carriage return
-			p.ended++
-			p.after = 0
+		switch p.line += i; {
+		case p.line <= 1: // nothing but a carriage return
+			p.endHeader()
+		case begins(p.name[:min(p.line, maxName)], "content-length:"):
+			p.length = true
+		case begins(p.name[:min(p.line, maxName)], "transfer-encoding:"):
+			p.coding = true
 		}
 		p.line = 0
 		b = b[i+1:]
@@ -475,4 +608,36 @@ func (p *pipeline) add(b []byte) {
 	p.after += len(b)
 }
 
+// maxName is the length of the longest name that matters, with its colon.
+const maxName = len("transfer-encoding:")
+
+func begins(line []byte, name string) bool {
+	return len(line) >= len(name) && strings.EqualFold(string(line[:len(name)]), name)
+}
+
+func (p *pipeline) endHeader() {
+	p.ended++
+	p.after = 0
+	if p.coding && p.coded == 0 {
+		p.coded = p.ended
+	}
+	if p.coding && p.length && p.twice == 0 {
+		p.twice = p.ended
+	}
+	p.length, p.coding = false, false
+}
+
 func (p *pipeline) behind() bool { return !p.blurred && (p.ended > p.begun || p.after > 0) }
+
+// isDoubtful says whether another server may see another end of the request: its
+// connection has to be closed after it (RFC 9112, 6.1). net/http does not tell: it takes
+// Content-Length out of a header that has Transfer-Encoding as well, and the latter out of
+// a request of HTTP/1.0. Where the header cannot be told from others, or was not seen, the
+// answer is yes.
+func (p *pipeline) isDoubtful(r *http.Request) bool {
+	chunked := len(r.TransferEncoding) > 0
+	if p.blurred || p.unseen {
+		return p.twice > 0 && chunked || !r.ProtoAtLeast(1, 1) && p.coded > 0 || p.unseen && (chunked || !r.ProtoAtLeast(1, 1))
+	}
+	return p.twice == p.begun || !r.ProtoAtLeast(1, 1) && p.coded == p.begun
+}

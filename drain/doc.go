@@ -64,6 +64,25 @@
 //     pipelined, or comes late, is not seen, and a connection's first request is not waited
 //     for while only a part of it has come; Report.Lossy says that there was something.
 //
+// # What a Listener does besides
+//
+//   - An answer that is given before the end of its request reaches its client: the
+//     connection is half-closed, and what still comes is read and forgotten until the client
+//     closes, is silent for 5 s, or has gone on for 30 s or a gibibyte (RFC 9112, 9.6). During
+//     a drain that is 2 s. net/http would reset the connection, for which proxies answer 502.
+//   - A client has to take 64 KiB within Options.WriteTimeout, over all its answers: one that
+//     takes a byte now and then gets no new deadline with the next request.
+//   - At Options.MaxConns, connections that wait for their clients make room for new ones:
+//     first those that have their last answer, then those with half a header, idle ones,
+//     ones that have sent nothing for 250 ms, those whose client has not read its answer for
+//     half a second, and last those that have not brought more of a body for 5 s. Only a
+//     request that waits for its handler is never cut, nor is a hijacked connection.
+//   - Options.Spare connections are let in above that, for health checks; Room is for the
+//     other handlers.
+//   - A request with both Content-Length and Transfer-Encoding, or of HTTP/1.0 with the
+//     latter, is its connection's last (RFC 9112, 6.1), as others may see another end of it.
+//     Below TLS that is not seen.
+//
 // # Which kernels
 //
 // Linux. New handshakes are refused by binding the listener to an interface that does not
@@ -80,7 +99,7 @@
 //
 // Serving: a handler's ResponseWriter is wrapped, and each connection knows its phase,
 // which is some tens of nanoseconds and one allocation a request. Stopping: a look at all
-// connections every 2 ms, or twice as long as that takes, system calls for each that has been silent for a while, and the
-// kernel's list of the port's sockets every 5 ms, or twice as long as that takes, some 1 ms
-// where there are few.
+// connections every 2 ms, or twice as long as that takes, system calls for each that has
+// been silent for a while, and the kernel's list of the port's sockets every 5 ms, or twice
+// as long as that takes, some 1 ms where there are few.
 package drain

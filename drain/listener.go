@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -20,9 +21,15 @@ import (
 // to nobody.
 type Options struct {
 	// MaxConns is how many connections may be open at once; 0 is any number. At the
-	// cap the connection that has waited longest makes room for a new one. When each
-	// has a request being served, the new one is answered 503 and closed.
+	// cap a connection that waits for its client makes room for a new one: one that is
+	// idle, slow to send its request, or slow to read its answer. When there is none for
+	// two seconds, new ones are answered 503 and closed. A connection that a handler has
+	// taken over is never closed to make room.
 	MaxConns int
+	// Spare is how many connections are let in above MaxConns, so that a health check is
+	// answered when every other connection is being served. A handler of anything else has
+	// to ask Room first.
+	Spare int
 	// WriteTimeout is how long a client may take to accept 64 KiB of a response; 0 is
 	// for ever. Use it in place of http.Server.WriteTimeout, which is for the whole.
 	WriteTimeout time.Duration
@@ -47,7 +54,7 @@ const (
 	EvictedForFDs             // a waiting connection was closed for its descriptor
 	Refused                   // a connection was answered 503, as all others were being served
 	AcceptFailed              // accept(2) failed, and will be tried again; Err says why
-	AcceptResumed             // accept(2) works again
+	AcceptResumed             // accept(2) has worked for ten seconds
 )
 
 // A Listener accepts connections, keeps their number below a cap, and can stop without
@@ -55,6 +62,7 @@ const (
 type Listener struct {
 	tcp          *net.TCPListener
 	maxConns     int
+	spare        int
 	writeTimeout time.Duration
 	observe      func(Event)
 	epoch        time.Time
@@ -76,8 +84,15 @@ type Listener struct {
 	inherit   func()            // sets inherited, once
 	inherited map[socketID]bool // undelivered answers of an earlier listener on this address
 
+	failed    time.Time    // when accept(2) failed last, while that is news; Accept's own
+	fullSince time.Time    // since when nobody could be let in; Accept's own
+	pressed   atomic.Bool  // somebody waits to be let in
+	refusals  atomic.Int64 // clients that are being told so
+	evicting  sync.Mutex   // held while a connection is asked to make room
+
 	mu    sync.Mutex
 	conns map[*conn]struct{}
+	above int // how many of them are above the cap
 }
 
 // Listen binds addr, as net.Listen does for "tcp". Errors are those of net.Listen.
@@ -96,6 +111,7 @@ func Listen(ctx context.Context, addr string, o Options) (*Listener, error) {
 	l := &Listener{
 		tcp:          ln.(*net.TCPListener),
 		maxConns:     o.MaxConns,
+		spare:        o.Spare,
 		writeTimeout: o.WriteTimeout,
 		observe:      o.Observe,
 		epoch:        time.Now(),
@@ -110,6 +126,9 @@ func Listen(ctx context.Context, addr string, o Options) (*Listener, error) {
 	control(l.tcp, func(fd int) {
 		family, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 		l.family = uint8(family)
+		// Accepted sockets inherit it. Otherwise the kernel takes megabytes for a client
+		// that reads nothing, and each takes the longer to be noticed.
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, chunk)
 	})
 	l.ending, l.endStreams = context.WithCancel(context.Background())
 	l.inherit = sync.OnceFunc(func() {
@@ -150,7 +169,8 @@ func (l *Listener) Accept() (net.Conn, error) {
 		accepted, err := l.tcp.AcceptTCP()
 		switch {
 		case err == nil:
-			if pause > 0 {
+			if !l.failed.IsZero() && time.Since(l.failed) > resumed {
+				l.failed = time.Time{}
 				l.observe(Event{Kind: AcceptResumed})
 			}
 			if c := l.admit(accepted); c != nil {
@@ -159,6 +179,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			pause = 0
 		case errors.Is(err, os.ErrDeadlineExceeded): // empty's, who has something to say
 		case temporary(err):
+			l.failed = time.Now()
 			l.observe(Event{AcceptFailed, err})
 			pause = min(max(2*pause, 5*time.Millisecond), 500*time.Millisecond)
 			if !l.evict(descriptors) {
@@ -169,6 +190,10 @@ func (l *Listener) Accept() (net.Conn, error) {
 		}
 	}
 }
+
+// resumed is how long nothing must have failed for accept(2) to work again. While there
+// are too few descriptors it fails and works in turn, as often as clients like.
+const resumed = 10 * time.Second
 
 // empty ends Accept. The kernel's queue has to be empty, and stay so.
 func (l *Listener) empty() {
@@ -190,28 +215,54 @@ func temporary(err error) bool {
 	return false
 }
 
-// admit takes a new connection in. At the cap the one that has waited longest makes
-// room, so that clients that only sit there cannot keep others out; when every
-// connection is being served, the new one is refused.
+// admit takes a new connection in, or refuses it.
 func (l *Listener) admit(accepted *net.TCPConn) *conn {
-	if !l.makeRoom() {
-		l.observe(Event{Kind: Refused})
-		_, _ = accepted.Write([]byte("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"))
-		accepted.Close()
+	above, ok := l.makeRoom()
+	if !ok {
+		l.refuse(accepted)
 		return nil
 	}
 	l.inherit() // before there can be answers of its own
 	c := &conn{TCPConn: accepted, ln: l}
-	_ = c.TCPConn.SetWriteDeadline(time.Now().Add(l.writeTimeout)) // for Write to find passed
+	c.above.Store(above)
+	_ = c.TCPConn.SetWriteDeadline(time.Now().Add(min(glance, l.writeTimeout)))
 	c.enter(Silent)
 	l.mu.Lock()
 	l.conns[c] = struct{}{}
+	if above {
+		l.above++
+	}
 	l.mu.Unlock()
 	l.observe(Event{Kind: Opened})
 	if time.Since(l.epoch) > startWait {
 		l.cookies.look(l.proc, time.Now())
 	}
 	return c
+}
+
+const (
+	// maxRefusals is how many refused clients are heard out at once, each for
+	// refusalWait. The answer of one that is not may be lost to a reset.
+	maxRefusals = 32
+	refusalWait = time.Second
+)
+
+// refuse tells a client that there is no room. Its request may be on its way.
+func (l *Listener) refuse(accepted *net.TCPConn) {
+	l.observe(Event{Kind: Refused})
+	_, _ = accepted.Write([]byte("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"))
+	if l.refusals.Add(1) > maxRefusals {
+		l.refusals.Add(-1)
+		accepted.Close()
+		return
+	}
+	go func() {
+		defer l.refusals.Add(-1)
+		defer accepted.Close()
+		_ = accepted.CloseWrite()
+		_ = accepted.SetReadDeadline(time.Now().Add(refusalWait))
+		_, _ = io.Copy(io.Discard, accepted)
+	}()
 }
 
 const (
@@ -222,43 +273,98 @@ const (
 	// of processor time, as a new one would be, so that closing it for the new one wins
 	// nothing.
 	settledSilent = 250 * time.Millisecond
+	// settledSlow is that for one whose client does not read its answer, and settledBody
+	// for one whose client does not send its body: a network may do that as well.
+	settledSlow = 500 * time.Millisecond
+	settledBody = 5 * time.Second
 	// roomPatience is how long a new connection waits for room. Those behind it wait in
 	// the kernel's queue meanwhile.
 	roomPatience = 2 * time.Second
+	// pressedPatience is how long a request above the cap waits while others are not even
+	// let in: one of them may be a health check.
+	pressedPatience = 250 * time.Millisecond
 )
 
-// makeRoom says whether there is room below the cap, and waits for it.
-func (l *Listener) makeRoom() bool {
-	for began := time.Now(); l.maxConns > 0 && l.count() >= l.maxConns && !l.shut.Load(); {
+// makeRoom says whether a new connection may come in, and whether that is above the cap.
+// It waits for room, once for all that come while there is none.
+func (l *Listener) makeRoom() (above, ok bool) {
+	for l.maxConns > 0 && l.count() >= l.maxConns && !l.shut.Load() {
 		if l.evict(evicted) {
 			continue
 		}
-		if time.Since(began) > roomPatience {
-			return false
+		if l.count() < l.maxConns+l.spare {
+			above = true
+			break
+		}
+		if l.fullSince.IsZero() {
+			l.fullSince = time.Now()
+		}
+		l.pressed.Store(true)
+		if time.Since(l.fullSince) > roomPatience {
+			return false, false
 		}
 		time.Sleep(time.Millisecond)
+	}
+	l.fullSince = time.Time{}
+	l.pressed.Store(false)
+	return above, true
+}
+
+// Room says whether the connection of ctx is below Options.MaxConns, and waits up to two
+// seconds for that, or less if others wait outside. If not, the request should be answered 503. Only a connection that
+// Options.Spare has let in can be above.
+func Room(ctx context.Context) bool {
+	c := connOf(ctx)
+	if c == nil || !c.above.Load() {
+		return true
+	}
+	for began := time.Now(); !c.ln.takeIn(c); {
+		if c.ln.evict(evicted) {
+			continue
+		}
+		waited := time.Since(began)
+		if ctx.Err() != nil || waited > roomPatience || waited > pressedPatience && c.ln.pressed.Load() {
+			c.ln.observe(Event{Kind: Refused})
+			return false
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 	return true
 }
 
-// evict asks a connection that waits to leave, gives it the time to answer, and says
-// whether there was one. One that has its last answer comes first, one with half a
-// header before an idle one, an idle one before one that has only come, and of these the
-// one that has waited longest: under many slow clients that leaves a new one the time to
-// speak.
+// takeIn says whether c is below the cap, and moves it there if there is room.
+func (l *Listener) takeIn(c *conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.above.Load() && len(l.conns)-l.above < l.maxConns {
+		c.above.Store(false)
+		l.above--
+	}
+	return !c.above.Load()
+}
+
+// evict asks a connection that waits for its client to leave, gives it the time to answer,
+// and says whether there was one.
 func (l *Listener) evict(why reason) bool {
-	order := map[Phase]int{Lingering: 0, Reading: 1, Idle: 2, Silent: 3}
-	var waiting []*conn
+	l.evicting.Lock()
+	defer l.evicting.Unlock()
+	type waiter struct {
+		*conn
+		order int
+		since time.Duration
+	}
+	var waiting []waiter
+	now := time.Since(l.epoch)
 	for _, c := range l.snapshot() {
-		if c.phaseIs(Lingering, Reading, Idle) && c.waited() >= settled || c.phaseIs(Silent) && c.waited() >= settledSilent {
-			waiting = append(waiting, c)
+		if order, since := c.yields(now); order != stay {
+			waiting = append(waiting, waiter{c, order, since})
 		}
 	}
-	slices.SortFunc(waiting, func(a, b *conn) int {
-		return cmp.Or(cmp.Compare(order[a.current()], order[b.current()]), cmp.Compare(a.since.Load(), b.since.Load()))
+	slices.SortFunc(waiting, func(a, b waiter) int {
+		return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.since, b.since))
 	})
 	for _, c := range waiting {
-		if c.phaseIs(Lingering) { // and nobody reads
+		if c.order == hasAnswer || c.order == slowToRead || c.order == slowToSend {
 			l.left(why)
 			_ = c.end()
 			return true
@@ -283,6 +389,46 @@ func (l *Listener) evict(why reason) bool {
 	return false
 }
 
+// The order in which connections make room. Under many slow clients a new one is left the
+// time to speak.
+const (
+	stay       = iota // it does not wait for its client
+	hasAnswer         // it has its last answer
+	slowHeader        // a part of a header has come
+	idle              // between requests
+	silent            // nothing has come yet
+	slowToRead        // its client does not read the answer
+	slowToSend        // its client does not send the body
+)
+
+// yields says in which order the connection makes room, and since when it waits. Of
+// those with the same order the one that has waited longest is first.
+func (c *conn) yields(now time.Duration) (order int, since time.Duration) {
+	since = time.Duration(c.since.Load())
+	least := settled
+	switch c.current() {
+	case Lingering:
+		order = hasAnswer
+	case Reading:
+		order = slowHeader
+	case Idle:
+		order = idle
+	case Silent:
+		order, least = silent, settledSilent
+	case Active:
+		if since = time.Duration(c.stall.since.Load()); since != 0 && now-since >= settledSlow && unsent(c.TCPConn) > 0 {
+			return slowToRead, since
+		}
+		if since = time.Duration(c.awaiting.Load()); since != 0 {
+			order, least = slowToSend, settledBody
+		}
+	}
+	if now-since < least {
+		return stay, 0
+	}
+	return order, since
+}
+
 // left reports that a connection leaves because it was asked to.
 func (l *Listener) left(why reason) {
 	switch why {
@@ -305,6 +451,9 @@ func (l *Listener) forget(c *conn) {
 	l.mu.Lock()
 	_, known := l.conns[c]
 	delete(l.conns, c)
+	if known && c.above.Load() {
+		l.above--
+	}
 	l.mu.Unlock()
 	if known {
 		l.observe(Event{Kind: Closed})

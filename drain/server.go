@@ -136,8 +136,10 @@ func (s *Server) wrap(h http.Handler, options bool) http.Handler {
 		// Not from a pool: a handler that writes after its end would write into the
 		// answer of another.
 		lw := &lastWriter{ResponseWriter: w, ln: s.ln, request: r}
-		if r.ContentLength != 0 {
-			if c := connOf(r.Context()); c != nil {
+		if c := connOf(r.Context()); c != nil {
+			lw.last = c.plain && c.pipeline.isDoubtful(r)
+			c.mayHaveBody.Store(r.ContentLength != 0)
+			if r.ContentLength != 0 {
 				c.pipeline.blurred = true
 			}
 		}
@@ -159,6 +161,7 @@ type lastWriter struct {
 	ln      *Listener
 	request *http.Request
 	begun   bool // the header is written
+	last    bool // no request may follow
 }
 
 func (w *lastWriter) beforeHeader() {
@@ -166,11 +169,11 @@ func (w *lastWriter) beforeHeader() {
 		return
 	}
 	w.begun = true
-	if !w.ln.draining.Load() {
+	r := w.request
+	if !w.last && !w.ln.draining.Load() {
 		return
 	}
-	r := w.request
-	if c := connOf(r.Context()); c != nil && r.ContentLength == 0 && c.more() {
+	if c := connOf(r.Context()); !w.last && c != nil && r.ContentLength == 0 && c.more() {
 		return
 	}
 	w.Header().Set("Connection", "close")

@@ -43,7 +43,12 @@ type running struct {
 // run serves h on a free port.
 func run(t *testing.T, h http.HandlerFunc, change ...func(*http.Server)) *running {
 	t.Helper()
-	ln, err := Listen(t.Context(), "127.0.0.1:0", Options{WriteTimeout: patience})
+	return runWith(t, Options{WriteTimeout: patience}, h, change...)
+}
+
+func runWith(t *testing.T, o Options, h http.HandlerFunc, change ...func(*http.Server)) *running {
+	t.Helper()
+	ln, err := Listen(t.Context(), "127.0.0.1:0", o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,24 +46,7 @@ func browser() string {
 // openPage opens a URL in headless Chromium, in a window of that width.
 func openPage(t *testing.T, address string, width int64, expected ...string) *page {
 	t.Helper()
-	path := browser()
-	if path == "" {
-		leaveOut(t, "no chromium: apt-get install chromium")
-	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
-		chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-component-update", true),
-		chromedp.WSURLReadTimeout(patience),
-	)
-	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
-	t.Cleanup(cancel)
-	ctx, stop := chromedp.NewExecAllocator(ctx, options...)
-	t.Cleanup(stop)
-	// The protocol of a newer browser has values that the library does not know.
-	ctx, stop = chromedp.NewContext(ctx, chromedp.WithErrorf(func(string, ...any) {}))
-	t.Cleanup(func() { _ = chromedp.Cancel(ctx); stop() }) // it waits for the browser's end
-
+	ctx := startBrowser(t)
 	p := &page{t: t, ctx: ctx, dir: os.Getenv(screenshots), expected: append(expected, "ERR_NETWORK_CHANGED")}
 	if p.dir == "" {
 		p.dir = t.ArtifactDir()
@@ -101,6 +84,29 @@ func openPage(t *testing.T, address string, width int64, expected ...string) *pa
 	})
 	p.run(log.Enable(), network.Enable(), p.sized(width, 900), chromedp.Navigate(address))
 	return p
+}
+
+// startBrowser starts headless Chromium with more flags, until the test's end.
+func startBrowser(t *testing.T, flags ...chromedp.ExecAllocatorOption) context.Context {
+	t.Helper()
+	path := browser()
+	if path == "" {
+		leaveOut(t, "no chromium: apt-get install chromium")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-component-update", true),
+		chromedp.WSURLReadTimeout(patience),
+	)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
+	t.Cleanup(cancel)
+	ctx, stop := chromedp.NewExecAllocator(ctx, append(options, flags...)...)
+	t.Cleanup(stop)
+	// The protocol of a newer browser has values that the library does not know.
+	ctx, stop = chromedp.NewContext(ctx, chromedp.WithErrorf(func(string, ...any) {}))
+	t.Cleanup(func() { _ = chromedp.Cancel(ctx); stop() }) // it waits for the browser's end
+	return ctx
 }
 
 func (p *page) complain(format string, args ...any) {

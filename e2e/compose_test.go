@@ -331,6 +331,14 @@ func (s *stack) checkPrometheus(t *testing.T) {
 			})
 		}
 	}
+	// Where a label is the scrape's as well, Prometheus renames it.
+	var series struct{ Data []string }
+	s.ask(t, "/api/v1/labels", &series)
+	for _, label := range series.Data {
+		if strings.HasPrefix(label, "exported_") {
+			t.Errorf("Prometheus had to make a label %s", label)
+		}
+	}
 }
 
 // ask gets JSON from Prometheus.

@@ -154,7 +154,23 @@ func TestDashboardShowsBothVariantsLive(t *testing.T) {
 	}
 	p.run(p.sized(1440, 900))
 	stopScratch()
+
+	t.Log("what fails is said in words, and the memory is the container's")
+	p.awaitText(card("scratch"), "of 64.0 MiB")
+	p.awaitText(card("alpine")+" .quick", "none") // of its requests failed
+	stopFailing := scratch.load(t, "/status/500")
+	p.awaitText(card("scratch")+" .trouble", "% of the requests failed in the last")
+	if got := p.text(card("alpine") + " .trouble"); got != "" {
+		t.Errorf("alpine, where nothing failed, says %q", got)
+	}
+	stopFailing()
 	stopAlpine()
+	p.awaitText(card("scratch")+" .quick", "–") // of nothing
+
+	t.Log("a quantile has no digit that is not known")
+	stopSlow := scratch.load(t, "/delay/300ms")
+	p.awaitText(card("scratch")+" .quick", "≤ 350 ms")
+	stopSlow()
 
 	t.Log("a peer that stops turns to down, keeps what was known, and comes back")
 	docker(t, "stop", alpine.name)

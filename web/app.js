@@ -68,6 +68,15 @@ function span(s) {
   return s < 172800 ? Math.round(s / 3600) + " h" : Math.round(s / 86400) + " days";
 }
 
+// edge writes the bound of a bucket, with no digit more than it has.
+const digits = n => String(Number(n.toPrecision(4)));
+const edge = s => s < .001 ? digits(s * 1e6) + " µs" : s < 1 ? digits(s * 1e3) + " ms" : digits(s) + " s";
+let lastEdge = 10; // the greatest bound, in seconds
+const atMost = s => s == null ? "–" : s === Infinity ? "> " + edge(lastEdge) : "≤ " + edge(s);
+
+// share writes a part of all, and never nothing for something.
+const share = (part, all) => part > 0 && part < all / 100 ? "< 1 %" : Math.floor(100 * part / all) + " %";
+
 const rate = n => n == null ? "–" : (n < 10 ? n.toFixed(1) : whole(n)) + "/s";
 
 const verdicts = {
@@ -98,18 +107,18 @@ function side(name, self) {
   return s;
 }
 
-// quantile of the counts between two histograms, as in Prometheus.
+// quantile returns the upper bound of the bucket that holds it, of the counts
+// between two histograms; Infinity beyond the last, null for nothing.
 function quantile(q, now, before) {
   const n = now.counts.map((c, i) => c - (before.counts[i] || 0));
   const total = n.reduce((a, b) => a + b, 0);
   if (!(total > 0) || n.some(c => c < 0)) return null;
-  let rank = q * total, lower = 0;
+  let rank = q * total;
   for (let i = 0; i < now.bounds.length; i++) {
-    if (n[i] > 0 && n[i] >= rank) return lower + (now.bounds[i] - lower) * Math.max(0, rank) / n[i];
     rank -= n[i];
-    lower = now.bounds[i];
+    if (n[i] > 0 && rank <= 0) return now.bounds[i];
   }
-  return lower;
+  return Infinity;
 }
 
 // learn takes in one snapshot of a side, or that there is none.
@@ -126,13 +135,21 @@ function learn(s, live, error) {
     if (s.live && audit(s.live) !== audit(live) && s.report) asked = Math.min(asked, Date.now() - 55e3);
     s.kept = [...(s.kept || []), live].slice(-6);
     const previous = s.kept.at(-2), old = s.kept[0];
-    const dt = previous && (Date.parse(live.time) - Date.parse(previous.time)) / 1e3;
+    const since = snapshot => (Date.parse(live.time) - Date.parse(snapshot.time)) / 1e3;
+    const dt = previous && since(previous);
+    lastEdge = live.latency.bounds.at(-1) ?? lastEdge;
     s.points.push({
       at: Date.now() / 1e3,
       rate: dt > 0 ? Math.max(0, live.requests.total - previous.requests.total) / dt : null,
       p50: previous ? quantile(.5, live.latency, old.latency) : null,
       p99: previous ? quantile(.99, live.latency, old.latency) : null,
-      memory: live.process.resident_bytes,
+      window: Math.round(since(old)), // seconds that the quantiles and the next three are about
+      total: live.requests.total - old.requests.total,
+      failed: live.requests.failed - old.requests.failed,
+      full: live.store.full - old.store.full,
+      memory: live.process.memory_bytes,
+      limit: live.process.memory_limit_bytes,
+      resident: live.process.resident_bytes,
       flight: live.requests.in_flight,
     });
     s.live = live;
@@ -340,7 +357,8 @@ function drawCards() {
     else if (s.ended) where = s.ended.seconds != null ? `drained in ${span(s.ended.seconds)}, ${plural(s.ended.cut, "connection")} cut` : "it ends";
     else if (s.state === "draining") where = `draining for ${span((Date.now() - s.drainSince) / 1e3)} · ${plural(l.requests.in_flight, "request")} in flight · ${plural(l.connections, "connection")} open`;
     else if (s.state === "disabled") where = "closed by hand: POST readyz/enable opens it";
-    swap(s.card, [s.name, s.state, where, s.absent, bytes, best, sum, s.error, rate(p.rate), MiB(p.memory), p.flight, span(p.p99)], () => [
+    const trouble = troubleOf(p), quick = quickOf(s, p);
+    swap(s.card, [s.name, s.state, where, s.absent, bytes, best, sum, s.error, trouble, quick], () => [
       h("header", key(s), h("h3", title(s)), pill(s.state, states[s.state] || "?", s.state)),
       h("p.size", h("b", MB(bytes)), best ? h("span.win", "✓ smallest image") : h("span.note", "image")),
       h("p.where", where || " "),
@@ -349,10 +367,32 @@ function drawCards() {
         h(sum.fail ? "span.bad" : "span", `${sum.fail ? "✕ " : ""}${sum.fail} failed`), h("span", plural(sum.warn, "warning")),
         sum.unknown > 0 && h("span", sum.unknown + " unknown"), h("span", sum.pass + " passed"),
       ] : h("span", s.absent ? "no audit: " + s.absent : "waiting for the audit")),
-      h("dl.quick", [["Requests", rate(p.rate)], ["p99", span(p.p99)], ["Memory", MiB(p.memory)], ["In flight", p.flight == null ? "–" : String(p.flight)]]
-        .map(([name, value]) => h("div", h("dt", name), h("dd", value)))),
+      h("p.trouble", { hidden: !trouble }, trouble && "✕ " + trouble),
+      h("dl.quick", quick.map(([name, value, bad]) => h("div", h("dt", name), h(bad ? "dd.bad" : "dd", value)))),
     ]);
   }
+}
+
+// troubleOf says what went wrong in the last seconds, or nothing.
+function troubleOf(p) {
+  if (!(p.failed > 0)) return "";
+  const full = p.full > 0 ? `; the store is full, ${plural(p.full, "upload")} refused` : "";
+  return `${share(p.failed, p.total)} of the requests failed in the last ${p.window} s: ${whole(p.failed)} of ${whole(p.total)}${full}`;
+}
+
+// quickOf lists the numbers of a card: name, value, whether it is bad. Health probes
+// are no part of them. Without a container and a limit the cgroup is anybody's.
+function quickOf(s, p) {
+  const over = p.window > 0 ? ` in ${p.window} s` : "";
+  const mine = p.memory != null && (p.limit != null || !s.absent);
+  const memory = mine ? p.memory : p.resident;
+  return [
+    ["Requests", rate(p.rate)],
+    ["Failed" + over, p.total > 0 ? p.failed > 0 ? share(p.failed, p.total) : "none" : "–", p.failed > 0],
+    ["p99" + over, atMost(p.p99)],
+    [mine ? "Memory" : "Memory, resident", memory == null ? "–" : MiB(memory) + (mine && p.limit ? " of " + MiB(p.limit) : "")],
+    ["In flight", p.flight == null ? "–" : String(p.flight)],
+  ];
 }
 
 // table merges the reports: a line for each check, with the result of each side.
@@ -446,9 +486,9 @@ function drawBars() {
 /* Charts, in SVG. */
 
 const charts = [
-  { title: "Requests a second", lines: [["rate", ""]], show: rate, least: 4 },
-  { title: "Latency", lines: [["p99", "p99"], ["p50", "median"]], show: span, least: .001 },
-  { title: "Memory, resident", lines: [["memory", ""]], show: MiB, least: 2 ** 23, unit: 2 ** 20 },
+  { title: "Requests a second, without health probes", lines: [["rate", ""]], show: rate, least: 4 },
+  { title: "Latency over about 5 s", lines: [["p99", "p99"], ["p50", "median", true]], show: span, say: atMost, least: .001 },
+  { title: "Memory of the cgroup, and resident", lines: [["memory", "cgroup"], ["resident", "resident", true]], show: MiB, least: 2 ** 23, unit: 2 ** 20 },
   { title: "Requests in flight", lines: [["flight", ""]], show: n => n == null ? "–" : whole(n), least: 4 },
 ];
 
@@ -475,11 +515,11 @@ function drawCharts() {
 function drawChart(c) {
   const width = c.plot.clientWidth || 400, height = 168, left = 62, right = 10, top = 10, bottom = 24;
   const now = Date.now() / 1e3;
-  const all = sides.flatMap(s => s.points.flatMap(p => c.lines.map(([f]) => p[f] || 0)));
+  const all = sides.flatMap(s => s.points.flatMap(p => c.lines.map(([f]) => p[f] === Infinity ? 1.5 * lastEdge : p[f] || 0)));
   const most = nice(Math.max(c.least, ...all.map(v => v * 1.05)), c.unit || 1);
   const age = Math.min(WINDOW, Math.max(30, now - Math.min(now, ...sides.flatMap(s => s.points.slice(0, 1).map(p => p.at)))));
   const x = t => left + (width - left - right) * Math.max(0, 1 - (now - t) / age);
-  const y = v => top + (height - top - bottom) * (1 - v / most);
+  const y = v => top + (height - top - bottom) * (1 - Math.min(v, most) / most);
   const marks = [];
   for (const part of [0, .5, 1]) {
     marks.push(svg("line.grid", { x1: left, x2: width - right, y1: y(most * part), y2: y(most * part) }));
@@ -494,7 +534,7 @@ function drawChart(c) {
     if (c.at != null && s.points.length) {
       point = s.points.reduce((a, b) => Math.abs(x(b.at) - c.at) < Math.abs(x(a.at) - c.at) ? b : a);
     }
-    for (const [field, word] of c.lines) {
+    for (const [field, word, thin] of c.lines) {
       let d = "", pen = "M";
       for (const p of s.points) {
         if (p[field] == null) pen = "M";
@@ -503,9 +543,9 @@ function drawChart(c) {
           pen = "L";
         }
       }
-      marks.push(svg(`path.line.c${s.i}${field === "p50" ? ".thin" : ""}`, { d }));
-      if (point[field] != null) marks.push(svg("circle.end.c" + s.i, { cx: x(point.at), cy: y(point[field]), r: field === "p50" ? 3 : 4.5 }));
-      legend.push([s, word, c.show(point[field])]);
+      marks.push(svg(`path.line.c${s.i}${thin ? ".thin" : ""}`, { d }));
+      if (point[field] != null) marks.push(svg("circle.end.c" + s.i, { cx: x(point.at), cy: y(point[field]), r: thin ? 3 : 4.5 }));
+      legend.push([s, word, (c.say || c.show)(point[field])]);
     }
   }
   if (c.at != null) marks.push(svg("line.cursor", { x1: c.at, x2: c.at, y1: top, y2: height - bottom }));
@@ -578,11 +618,11 @@ function meter(used, of, s, show) {
 const none = (n, word) => n == null ? "no limit" : whole(n) + (word || "");
 const list = (a, empty) => !a ? "?" : a.length ? a.join(" ") : empty;
 const facts = [
-  ["Memory", (f, l, s) => meter(l && l.process.resident_bytes, f.limits.memory_bytes, s, MiB)],
-  ["CPUs", f => f.limits.cpus == null ? "no limit" : String(f.limits.cpus)],
+  ["Memory", (f, l, s) => [...meter(l && l.process.memory_bytes, f.limits.memory_bytes, s, MiB), l && ` resident ${MiB(l.process.resident_bytes)}`]],
+  ["CPUs", (f, l) => (f.limits.cpus == null ? "no limit" : String(f.limits.cpus)) + (l && l.process.cpu_throttled_seconds > 0 ? `, throttled for ${span(l.process.cpu_throttled_seconds)}` : "")],
   ["Processes", f => none(f.limits.pids)],
   ["Open files", (f, l, s) => meter(l && l.process.open_files, f.limits.open_files_soft, s, whole)],
-  ["Store", (f, l, s) => l ? [...meter(l.store.bytes, l.store.capacity_bytes, s, n => n < 1e4 ? plural(n, "byte") : MiB(n)), ` ${plural(l.store.blobs, "blob")}`] : "?"],
+  ["Store", (f, l, s) => l ? [...meter(l.store.bytes, l.store.capacity_bytes, s, n => n < 1e4 ? plural(n, "byte") : MiB(n)), ` ${plural(l.store.blobs, "blob")}`, l.store.full > 0 && `, ${plural(l.store.full, "upload")} refused for want of room`] : "?"],
   ["Writable", f => list(f.writable_mounts, "nothing")],
   ["User", f => `${f.process.uid ?? "?"}:${f.process.gid ?? "?"}`],
   ["Capabilities", f => list(f.process.bounding, "none")],
@@ -590,7 +630,7 @@ const facts = [
   ["seccomp", f => f.process.seccomp || "?"],
   ["Health probe", (f, l) => l && l.probes.total ? `${span(l.probes.sum_seconds / l.probes.total)} each, ${whole(l.probes.total)} answered` : "none yet"],
   ["Start to ready", f => f.app ? span(f.app.start_seconds) : "?"],
-  ["Requests", (f, l) => l ? `${whole(l.requests.total)}, ${whole(l.requests.failed)} failed, ${whole(l.requests.rejected)} turned away` : "?"],
+  ["Requests, without probes", (f, l) => l ? `${whole(l.requests.total)}, ${whole(l.requests.failed)} failed, ${whole(l.requests.rejected)} turned away` : "?"],
   ["Base", f => f.image.distribution || "none"],
 ];
 

@@ -7,7 +7,6 @@ import (
 	"math"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -293,11 +292,7 @@ func (c *container) limitFacts() LimitFacts {
 	if limit := c.memory.value.bytes; c.memory.err == nil && limit < math.MaxInt64 {
 		f.MemoryBytes = &limit
 	}
-	if values, _, err := c.cgroupValues("memory", "memory.usage_in_bytes", "memory.current"); err == nil {
-		if n, err := strconv.ParseInt(values[0], 10, 64); err == nil {
-			f.MemoryUsedBytes = &n
-		}
-	}
+	f.MemoryUsedBytes, _ = c.memoryUsed()
 	if cpus, _, err := c.cpuMax(); err == nil && !math.IsInf(cpus, 1) {
 		f.CPUs = &cpus
 	}

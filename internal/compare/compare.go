@@ -6,6 +6,7 @@ package compare
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,6 +91,9 @@ const (
 	// lessMeasured is less for what differs from one measurement to the next: a
 	// difference below a tenth is none.
 	lessMeasured
+	// lessBucket is less for bounds of buckets. Two neighbours, which are less than
+	// a factor of two apart, may stand for durations that are next to equal.
+	lessBucket
 	more
 )
 
@@ -99,6 +103,10 @@ type cell struct {
 	rule         rule
 	value        Value
 }
+
+// sinceStart is the group of what counts from the start of each process. Requests
+// are without health probes.
+const sinceStart = "since the start"
 
 // cells lists the facts about a side, for every side the same in the same order.
 func (s *Side) cells() []cell {
@@ -144,12 +152,14 @@ func (s *Side) cells() []cell {
 		{"process", "state", neither, text(cmp.Or(l.State, notKnown))},
 		{"process", "up for", neither, amount(l.UptimeSeconds, span)},
 		{"process", "start", lessMeasured, start},
+		{"process", "memory in use", lessMeasured, amountOf(l.Process.MemoryBytes, mebibytes)},
 		{"process", "resident memory", lessMeasured, amount(l.Process.ResidentBytes, mebibytes)},
-		{"process", "cost of a probe", lessMeasured, mean(l.Probes)},
-		{"process", "requests served", neither, amount(l.Requests.Total, plain)},
-		{"process", "requests failed", less, amount(l.Requests.Failed, plain)},
-		{"process", "latency, median", lessMeasured, quantile(l.Latency, 0.5)},
-		{"process", "latency, p99", lessMeasured, quantile(l.Latency, 0.99)},
+
+		{sinceStart, "cost of a probe", lessMeasured, mean(l.Probes)},
+		{sinceStart, "requests", neither, amount(l.Requests.Total, plain)},
+		{sinceStart, "failed with 5xx", less, amount(l.Requests.Failed, plain)},
+		{sinceStart, "latency, median", lessBucket, quantile(l.Latency, 0.5)},
+		{sinceStart, "latency, p99", lessBucket, quantile(l.Latency, 0.99)},
 	}
 }
 
@@ -211,13 +221,15 @@ func (r *Row) mark() {
 		best, worst = worst, best
 	case lessMeasured:
 		margin = best / 10
+	case lessBucket:
+		margin = best
 	}
-	if best == worst || worst-best < margin && r.rule == lessMeasured {
+	if best == worst || margin > 0 && worst-best < margin {
 		return
 	}
 	for i := range r.Values {
 		if v := &r.Values[i]; v.rank != nil {
-			v.Better = *v.rank == best || r.rule == lessMeasured && *v.rank-best < margin
+			v.Better = *v.rank == best || margin > 0 && *v.rank-best < margin
 		}
 	}
 }
@@ -461,10 +473,25 @@ func mean(p Probes) Value {
 
 func quantile(h Histogram, q float64) Value {
 	seconds, known := h.Quantile(q)
-	if !known {
+	switch {
+	case !known:
 		return text("none yet")
+	case math.IsInf(seconds, 1):
+		return Value{Text: "> " + edge(h.Bounds[len(h.Bounds)-1]), rank: &seconds}
 	}
-	return amount(seconds, span)
+	return amount(seconds, func(s float64) string { return "≤ " + edge(s) })
+}
+
+// edge writes the bound of a bucket, which is round, with no digit more than it has.
+func edge(seconds float64) string {
+	unit := " s"
+	switch {
+	case seconds < 0.001:
+		seconds, unit = seconds*1e6, " µs"
+	case seconds < 1:
+		seconds, unit = seconds*1e3, " ms"
+	}
+	return strconv.FormatFloat(seconds, 'g', 4, 64) + unit
 }
 
 func plain(n float64) string { return strconv.FormatFloat(n, 'f', -1, 64) }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,7 @@ var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 // small and large are two containers that differ in everything.
 func small() Side {
 	return Side{Name: "small", URL: "http://small:9000/", Live: &Live{
-		State: "ready", UptimeSeconds: 61, Process: Process{ResidentBytes: 10 << 20}, Probes: Probes{Total: 10, SumSeconds: 0.0001},
+		State: "ready", UptimeSeconds: 61, Process: Process{ResidentBytes: 10 << 20, MemoryBytes: ptr[float64](20 << 20)}, Probes: Probes{Total: 10, SumSeconds: 0.0001},
 		Requests: Requests{Total: 5}, Latency: Histogram{Bounds: []float64{.001, .01}, Counts: []uint64{5, 0, 0}},
 	}, Report: &audit.Report{
 		Variant: "scratch", Tool: "v1", Summary: audit.Summary{Pass: 2},
@@ -102,11 +103,12 @@ func TestBetterIsMarked(t *testing.T) {
 		{"limits CPUs", "none", "none", ""},
 		{"audit failed", "0", "2", "small"},
 		{"process start", "10.0 ms", "10.5 ms", ""}, // below a tenth
+		{"process memory in use", "20.0 MiB", "?", ""},
 		{"process resident memory", "10.0 MiB", "10.5 MiB", ""},
-		{"process cost of a probe", "10 µs", "100 µs", "small"},
-		{"process requests served", "5", "7", ""},
-		{"process requests failed", "0", "1", "small"},
-		{"process latency, median", "500 µs", "none yet", ""},
+		{"since the start cost of a probe", "10 µs", "100 µs", "small"},
+		{"since the start requests", "5", "7", ""},
+		{"since the start failed with 5xx", "0", "1", "small"},
+		{"since the start latency, median", "≤ 1 ms", "none yet", ""},
 	} {
 		s, l := cellOf(t, c, tc.label, "small"), cellOf(t, c, tc.label, "large")
 		if s.Text != tc.small || l.Text != tc.large {
@@ -115,6 +117,45 @@ func TestBetterIsMarked(t *testing.T) {
 		if s.Better != (tc.better == "small") || l.Better != (tc.better == "large") {
 			t.Errorf("%s: better is small %v, large %v, want %q", tc.label, s.Better, l.Better, tc.better)
 		}
+	}
+}
+
+// TestLatencyHasNoDigitsThatTheBucketsDoNotGive: each latency is the only one of its
+// side, so it is median and p99.
+func TestLatencyHasNoDigitsThatTheBucketsDoNotGive(t *testing.T) {
+	t.Parallel()
+	bounds := []float64{.000025, .00025, .00035, .0005, .0015, .25, .5, .75, 1, 7.5, 10}
+	for _, tc := range []struct {
+		name         string
+		small, large int // the bucket
+		texts        [2]string
+		better       string
+	}{
+		{"a constant 300 ms and next to nothing", 6, 0, [2]string{"≤ 500 ms", "≤ 25 µs"}, "large"},
+		{"neighbours may be next to equal", 6, 7, [2]string{"≤ 500 ms", "≤ 750 ms"}, ""},
+		{"one bucket between", 6, 8, [2]string{"≤ 500 ms", "≤ 1 s"}, "small"},
+		{"fractions", 4, 9, [2]string{"≤ 1.5 ms", "≤ 7.5 s"}, "small"},
+		{"beyond the last bound", 1, 11, [2]string{"≤ 250 µs", "> 10 s"}, "small"},
+		{"both beyond the last bound", 11, 11, [2]string{"> 10 s", "> 10 s"}, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			sides := []Side{small(), large()}
+			for i, bucket := range []int{tc.small, tc.large} {
+				sides[i].Live.Latency = Histogram{Bounds: bounds, Counts: make([]uint64, len(bounds)+1)}
+				sides[i].Live.Latency.Counts[bucket] = 1
+			}
+			c := Compare(sides, noon)
+			for _, label := range []string{"since the start latency, median", "since the start latency, p99"} {
+				s, l := cellOf(t, c, label, "small"), cellOf(t, c, label, "large")
+				if s.Text != tc.texts[0] || l.Text != tc.texts[1] || s.Better != (tc.better == "small") || l.Better != (tc.better == "large") {
+					t.Errorf("%s = %+v and %+v, want %q and %q, better %q", label, s, l, tc.texts[0], tc.texts[1], tc.better)
+				}
+			}
+			if err := WriteJSON(new(bytes.Buffer), c); err != nil {
+				t.Errorf("JSON: %v", err)
+			}
+		})
 	}
 }
 
@@ -157,12 +198,12 @@ func TestSummary(t *testing.T) {
 	}{
 		{"two", []Side{small(), large()}, []string{
 			"The image of small is the smallest: 10.00 MB, below large by 10.00 MB (50 %).",
-			"Of 33 rows, better: small in 14, large in 0; no difference that counts in 19.",
+			"Of 34 rows, better: small in 14, large in 0; no difference that counts in 20.",
 			"Failed checks: small none; large 1 (minor).",
 		}},
 		{"equal", []Side{small(), twin}, []string{
 			"The images have the same size, 10.00 MB.",
-			"Of 33 rows, better: small in 0, twin in 0; no difference that counts in 33.",
+			"Of 34 rows, better: small in 0, twin in 0; no difference that counts in 34.",
 			"Failed checks: small none; twin none.",
 		}},
 		{"one is down", []Side{broken, small()}, []string{"gone could not be compared: connection refused.", "Failed checks: small none."}},
@@ -266,9 +307,10 @@ func TestQuantile(t *testing.T) {
 		{"nothing", Histogram{}, .5, 0, false},
 		{"no counts", Histogram{Bounds: bounds, Counts: []uint64{0, 0, 0, 0}}, .5, 0, false},
 		{"one too few", Histogram{Bounds: bounds, Counts: []uint64{1, 1, 1}}, .5, 0, false},
-		{"first bucket", Histogram{Bounds: bounds, Counts: []uint64{10, 0, 0, 0}}, .5, .5, true},
-		{"across", Histogram{Bounds: bounds, Counts: []uint64{5, 0, 5, 0}}, .75, 3, true},
-		{"beyond the last", Histogram{Bounds: bounds, Counts: []uint64{0, 0, 0, 3}}, .99, 4, true},
+		{"first bucket", Histogram{Bounds: bounds, Counts: []uint64{10, 0, 0, 0}}, .5, 1, true},
+		{"on the edge of a bucket", Histogram{Bounds: bounds, Counts: []uint64{5, 0, 5, 0}}, .5, 1, true},
+		{"across an empty one", Histogram{Bounds: bounds, Counts: []uint64{5, 0, 5, 0}}, .75, 4, true},
+		{"beyond the last", Histogram{Bounds: bounds, Counts: []uint64{0, 0, 0, 3}}, .99, math.Inf(1), true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

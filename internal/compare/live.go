@@ -1,17 +1,19 @@
 package compare
 
 import (
+	"math"
 	"time"
 
 	"imagelab/internal/audit"
 )
 
 // LiveSchema is the version of Live's JSON form. A new field leaves it, a
-// changed or removed one raises it.
-const LiveSchema = 1
+// changed or removed one raises it. 2: requests are without health probes.
+const LiveSchema = 2
 
 // Live is what a serving process measures of itself, at one moment. Requests are
-// those of the app listener; counters count from the start of the process.
+// those of the app listener without health probes, which Probes counts; counters
+// count from the start of the process. A nil pointer is what is not known.
 type Live struct {
 	Schema  int       `json:"schema"`
 	Time    time.Time `json:"time"`
@@ -36,14 +38,15 @@ type Live struct {
 
 // Requests counts requests.
 type Requests struct {
-	Total    float64 `json:"total"`
-	Failed   float64 `json:"failed"`   // answered with a status from 500 on
-	Rejected float64 `json:"rejected"` // turned away before their handler
-	Panics   float64 `json:"panics"`
-	InFlight float64 `json:"in_flight"`
+	Total    float64            `json:"total"`
+	ByClass  map[string]float64 `json:"by_class"` // of statuses, "1xx" to "5xx", all of them
+	Failed   float64            `json:"failed"`   // answered with a status from 500 on
+	Rejected float64            `json:"rejected"` // turned away before their handler
+	Panics   float64            `json:"panics"`
+	InFlight float64            `json:"in_flight"`
 }
 
-// Histogram counts durations by bucket.
+// Histogram counts durations by bucket, those of streams left out.
 type Histogram struct {
 	Bounds     []float64 `json:"bounds"` // upper ones in seconds, rising; the last bucket has none
 	Counts     []uint64  `json:"counts"` // of each bucket alone, one more than bounds
@@ -56,21 +59,30 @@ type Probes struct {
 	SumSeconds float64 `json:"sum_seconds"` // time that the server spent on them
 }
 
-// Process is what the kernel and the Go runtime say.
+// Process is what the kernel and the Go runtime say of the process, and of its
+// cgroup: the container, where there is one.
 type Process struct {
-	ResidentBytes float64 `json:"resident_bytes"`
-	HeapBytes     float64 `json:"heap_bytes"`
-	CPUSeconds    float64 `json:"cpu_seconds"`
-	OpenFiles     float64 `json:"open_files"`
-	Goroutines    float64 `json:"goroutines"`
+	// MemoryBytes is what is charged to the cgroup, tmpfs included, less inactive
+	// page cache. It is what the kernel's limit is about; ResidentBytes is not.
+	MemoryBytes         *float64 `json:"memory_bytes,omitempty"`
+	MemoryLimitBytes    *float64 `json:"memory_limit_bytes,omitempty"` // nil is also no limit
+	ResidentBytes       float64  `json:"resident_bytes"`
+	HeapBytes           float64  `json:"heap_bytes"`
+	CPUSeconds          float64  `json:"cpu_seconds"`
+	CPULimit            *float64 `json:"cpu_limit,omitempty"`             // in processors; nil is also no quota
+	CPUThrottledSeconds *float64 `json:"cpu_throttled_seconds,omitempty"` // of all threads, since the cgroup was made
+	OpenFiles           float64  `json:"open_files"`
+	Goroutines          float64  `json:"goroutines"`
 }
 
 // Store is the state of /store.
 type Store struct {
-	Bytes         float64 `json:"bytes"`
-	CapacityBytes float64 `json:"capacity_bytes"`
-	Blobs         float64 `json:"blobs"`
-	Rejected      float64 `json:"rejected"`
+	Bytes         float64  `json:"bytes"` // on the disk
+	CapacityBytes float64  `json:"capacity_bytes"`
+	FreeBytes     *float64 `json:"free_bytes,omitempty"` // of the file system; absent where it has no bound
+	Blobs         float64  `json:"blobs"`
+	Rejected      float64  `json:"rejected"` // uploads that were not kept, for any reason
+	Full          float64  `json:"full"`     // of these, for want of room
 }
 
 // Drain is how the app listener's drain went.
@@ -79,10 +91,11 @@ type Drain struct {
 	Cut     float64  `json:"cut"`               // connections
 }
 
-// Quantile estimates the duration in seconds below which the share q of all lies,
-// as if each bucket were evenly filled. It is false when there is nothing to go
-// by; what lies beyond the last bound counts as that bound.
-func (h Histogram) Quantile(q float64) (float64, bool) {
+// Quantile returns an upper bound, in seconds, of the duration below which the
+// share q of all lies: the upper one of the bucket that it is in, as nothing is
+// known of where in the bucket. It is +Inf beyond the last bound, and false when
+// there is nothing to go by.
+func (h Histogram) Quantile(q float64) (atMost float64, known bool) {
 	total := uint64(0)
 	for _, n := range h.Counts {
 		total += n
@@ -91,14 +104,11 @@ func (h Histogram) Quantile(q float64) (float64, bool) {
 		return 0, false
 	}
 	rank, below := q*float64(total), 0.0
-	lower := 0.0
 	for i, upper := range h.Bounds {
 		n := float64(h.Counts[i])
-		if n > 0 && below+n >= rank {
-			return lower + (upper-lower)*max(0, rank-below)/n, true
+		if below += n; n > 0 && below >= rank {
+			return upper, true
 		}
-		below += n
-		lower = upper
 	}
-	return lower, true
+	return math.Inf(1), true
 }

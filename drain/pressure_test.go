@@ -1,0 +1,274 @@
+package drain
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestClientThatTakesAByteNowAndThenIsCut(t *testing.T) {
+	t.Parallel()
+	s := runWith(t, Options{WriteTimeout: 2 * time.Second}, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, strings.Repeat("x", 1000))
+	})
+	conn, _ := s.dial(t)
+	_ = conn.(*net.TCPConn).SetReadBuffer(2048)
+	gone := make(chan struct{})
+	go func() { // pipelines for as long as it is let
+		defer close(gone)
+		for {
+			if _, err := io.WriteString(conn, strings.Repeat(getRoot, 100)); err != nil {
+				return
+			}
+		}
+	}()
+	go func() {
+		for sip := make([]byte, 1); ; {
+			select {
+			case <-gone:
+				return
+			case <-time.After(100 * time.Millisecond):
+				_, _ = conn.Read(sip)
+			}
+		}
+	}()
+	select {
+	case <-gone:
+	case <-time.After(patience):
+		t.Error("each answer begins the write timeout anew")
+	}
+}
+
+func TestClientThatReadsSlowlyIsNotCut(t *testing.T) {
+	t.Parallel()
+	const size = 300_000 // some 16 kB/s get through such a small buffer
+	s := runWith(t, Options{WriteTimeout: 10 * time.Second}, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = w.Write(make([]byte, size))
+	})
+	conn, r := s.dial(t)
+	_ = conn.(*net.TCPConn).SetReadBuffer(4096)
+	_, _ = io.WriteString(conn, getRoot)
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := int64(0)
+	for err == nil {
+		var n int64
+		n, err = io.CopyN(io.Discard, resp.Body, 3200)
+		got += n
+		time.Sleep(100 * time.Millisecond)
+	}
+	if err != io.EOF || got != size {
+		t.Errorf("read %d bytes, %v, want %d", got, err, size)
+	}
+}
+
+// busy is a server of at most two connections, with a request on each.
+func busy(t *testing.T, spare int, events *atomic.Int64) *running {
+	t.Helper()
+	release := make(chan struct{})
+	s := runWith(t, Options{MaxConns: 2, Spare: spare, WriteTimeout: patience, Observe: func(e Event) {
+		if e.Kind == Refused {
+			events.Add(1)
+		}
+	}}, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/health":
+		case !Room(r.Context()):
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case r.URL.Path == "/hold":
+			<-release
+		default:
+			_, _ = io.WriteString(w, "room")
+		}
+	})
+	t.Cleanup(func() { close(release) })
+	for range 2 {
+		conn, _ := s.dial(t)
+		fmt.Fprint(conn, "GET /hold HTTP/1.1\r\nHost: x\r\n\r\n")
+	}
+	eventually(t, "requests in flight", func() bool { return s.active() == 2 })
+	return s
+}
+
+// active is the number of requests in flight.
+func (r *running) active() (n int) {
+	for _, c := range r.ln.snapshot() {
+		if c.phaseIs(Active) {
+			n++
+		}
+	}
+	return n
+}
+
+func TestSpareConnectionsAnswerHealthChecks(t *testing.T) {
+	t.Parallel()
+	var refused atomic.Int64
+	s := busy(t, 2, &refused)
+	for _, tc := range []struct {
+		path string
+		want int
+	}{{"/health", 200}, {"/", 503}, {"/health", 200}} {
+		resp, err := sendThenRead(s.addr, "GET "+tc.path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 0)
+		if err != nil || resp.StatusCode != tc.want {
+			t.Errorf("GET %s with every connection in use = %v, %v, want %d", tc.path, resp, err, tc.want)
+		}
+	}
+	if got := refused.Load(); got != 1 {
+		t.Errorf("refusals = %d, want the one", got)
+	}
+}
+
+func TestSpareConnectionMovesIn(t *testing.T) {
+	t.Parallel()
+	var refused atomic.Int64
+	s := busy(t, 1, &refused)
+	conn, answers := s.dial(t)
+	fmt.Fprint(conn, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+	answer(t, answers)
+	for _, c := range s.ln.snapshot() {
+		if c.phaseIs(Active) {
+			_ = c.end()
+			break
+		}
+	}
+	fmt.Fprint(conn, getRoot)
+	if body, _ := answer(t, answers); body != "room" {
+		t.Errorf("answer = %q, want that there is room again", body)
+	}
+	eventually(t, "connection below the cap", func() bool {
+		s.ln.mu.Lock()
+		defer s.ln.mu.Unlock()
+		return s.ln.above == 0
+	})
+}
+
+func TestSlowClientsMakeRoom(t *testing.T) {
+	t.Parallel()
+	for name, slow := range map[string]func(net.Conn){
+		"that do not read": func(conn net.Conn) {
+			_ = conn.(*net.TCPConn).SetReadBuffer(2048)
+			fmt.Fprint(conn, "GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+		},
+		"that do not send": func(conn net.Conn) {
+			fmt.Fprint(conn, "POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var evictions atomic.Int64
+			s := runWith(t, Options{MaxConns: 2, WriteTimeout: patience, Observe: func(e Event) {
+				if e.Kind == Evicted {
+					evictions.Add(1)
+				}
+			}}, func(w http.ResponseWriter, r *http.Request) {
+				switch r.URL.Path {
+				case "/large":
+					_, _ = w.Write(make([]byte, 64<<20))
+				case "/upload":
+					_, _ = io.Copy(io.Discard, r.Body)
+				}
+			}, func(srv *http.Server) { srv.ReadTimeout = time.Hour })
+			for range 2 {
+				conn, _ := s.dial(t)
+				slow(conn)
+			}
+			eventually(t, "requests in flight", func() bool { return s.active() == 2 })
+			eventually(t, "answer to a client of good manners", func() bool {
+				resp, err := sendThenRead(s.addr, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 0)
+				return err == nil && resp.StatusCode == 200
+			})
+			if evictions.Load() == 0 {
+				t.Error("no eviction was reported")
+			}
+		})
+	}
+}
+
+// A handler that takes its time is not its client's fault.
+func TestServedRequestsMakeNoRoom(t *testing.T) {
+	t.Parallel()
+	var refused atomic.Int64
+	s := busy(t, 0, &refused)
+	eventually(t, "time for an eviction", func() bool { return time.Since(s.ln.epoch) > 2*settledBody })
+	if s.ln.evict(evicted) || s.active() != 2 {
+		t.Error("a request was cut that waits for its handler")
+	}
+}
+
+func TestDoubtfulFramingClosesTheConnection(t *testing.T) {
+	t.Parallel()
+	s := run(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
+	const chunked = "3\r\nabc\r\n0\r\n\r\n"
+	for _, tc := range []struct {
+		name, request string
+		closes        bool
+	}{
+		{"a length", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", false},
+		{"a coding", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked, false},
+		{"both", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked, true},
+		{"both, in the other order and other letters", "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: Chunked\r\ncontent-LENGTH: 3\r\n\r\n" + chunked, true},
+		{"both, with bare line feeds", "POST / HTTP/1.1\nHost: x\nContent-Length: 3\nTransfer-Encoding: chunked\n\n" + chunked, true},
+		{"a coding in HTTP/1.0", "POST / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\nabc", true},
+		{"a coding in HTTP/1.0 without a length", "GET / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n", true},
+		{"names that only begin so", "POST / HTTP/1.1\r\nHost: x\r\nContent-Lengths: 3\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked, false},
+		{"names in a body", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 28\r\n\r\nTransfer-Encoding: chunked\r\n", false},
+	} {
+		for how, send := range map[string]func(net.Conn){
+			"at once": func(conn net.Conn) { _, _ = io.WriteString(conn, tc.request) },
+			"byte by byte": func(conn net.Conn) {
+				for _, b := range []byte(tc.request) {
+					_, _ = conn.Write([]byte{b})
+					time.Sleep(100 * time.Microsecond)
+				}
+			},
+		} {
+			t.Run(tc.name+", "+how, func(t *testing.T) {
+				t.Parallel()
+				conn, answers := s.dial(t)
+				for range 2 { // the second request is no better than the first
+					send(conn)
+					if _, last := answer(t, answers); last != tc.closes {
+						t.Fatalf("last answer of its connection = %t, want %t", last, tc.closes)
+					}
+					if tc.closes {
+						if _, err := answers.ReadByte(); err != io.EOF {
+							t.Errorf("after the answer: %v, want the end", err)
+						}
+						return
+					}
+				}
+			})
+		}
+	}
+}
+
+// A request that came in one segment with others is told from them.
+func TestDoubtfulFramingAmongPipelinedRequests(t *testing.T) {
+	t.Parallel()
+	s := run(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
+	conn, answers := s.dial(t)
+	const both = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+	_, _ = io.WriteString(conn, getRoot+getRoot+both+getRoot)
+	var closes []bool
+	for range 3 {
+		_, last := answer(t, answers)
+		closes = append(closes, last)
+	}
+	if closes[0] || closes[1] || !closes[2] {
+		t.Errorf("closed after = %v, want only the third", closes)
+	}
+	// Behind a body nobody knows what is a header.
+	conn, answers = s.dial(t)
+	_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"+both+getRoot)
+	answer(t, answers)
+	if _, last := answer(t, answers); !last {
+		t.Error("behind a body, a request with both is not its connection's last")
+	}
+}
