@@ -109,12 +109,17 @@ func TestProbeOfTheOwnServer(t *testing.T) {
 	if err := os.WriteFile(path, []byte(port+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	word := filepath.Join(t.TempDir(), "word")
+	if err := os.WriteFile(word, []byte("unhealthy"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, tc := range []struct {
 		name    string
 		environ []string
 		code    int
 		want    string
 	}{
+		{"address in a file that is the word of the verdict", []string{"PORT=" + port, "IMAGELAB_BIND_ADDRESS_FILE=" + word}, 1, `^unhealthy: .* http://\(redacted\):` + port},
 		{"PORT", []string{"PORT=" + port}, 0, `^healthy: 200 in [0-9.]+(µs|ms|s) http://127\.0\.0\.1:` + port + `/health$`},
 		{"PORT_FILE", []string{"PORT_FILE=" + path}, 0, "^healthy: 200 in "},
 		{"wildcard", []string{"PORT=" + port, "IMAGELAB_BIND_ADDRESS=0.0.0.0"}, 0, "^healthy: 200 in "},

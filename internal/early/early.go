@@ -151,7 +151,7 @@ func find(args []string) *Probe {
 	if len(args) == 1 {
 		return parse(args[0])
 	}
-	if len(args) > 1 || os.Getenv("PORT_FILE") != "" || os.Getenv("IMAGELAB_BIND_ADDRESS_FILE") != "" {
+	if len(args) != 0 || os.Getenv("PORT_FILE") != "" || os.Getenv("IMAGELAB_BIND_ADDRESS_FILE") != "" {
 		return nil
 	}
 	host, port := os.Getenv("IMAGELAB_BIND_ADDRESS"), os.Getenv("PORT")
