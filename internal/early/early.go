@@ -246,7 +246,8 @@ func (p *Probe) receive() string {
 // 3xx, with a plain header and a body of the length that it declares.
 func judge(answer string) string {
 	line, rest := cutLine(answer)
-	if len(line) < len("HTTP/1.1 200 ") || line[:7] != "HTTP/1." || line[7] != '0' && line[7] != '1' || line[8] != ' ' || line[12] != ' ' {
+	if len(line) < len("HTTP/1.1 200 ") || line[:7] != "HTTP/1." || line[7] != '0' && line[7] != '1' ||
+		line[8] != ' ' || line[12] != ' ' {
 		return ""
 	}
 	status := line[9:12]

@@ -160,6 +160,11 @@ func TestRunJudgesTheAnswer(t *testing.T) {
 		{name: "another protocol on a connection that stays open", answer: stayOpen("220 mail.example.org ESMTP"), unhealthy: true, want: `malformed HTTP response "220 mail.example.org ESMTP" http://`},
 		{name: "another protocol that begins as HTTP does", answer: stayOpen("HELO\r\n"), unhealthy: true, want: `malformed HTTP response "HELO" http://`},
 		{name: "400 that speaks of HTTPS", answer: stayOpen("HTTP/1.1 400 Bad Request\r\n\r\nThe plain HTTP request was sent to HTTPS port"), unhealthy: true, want: "status 400, want 200-399: the port speaks TLS, use https:// http://"},
+		{name: "400 that speaks of HTTPS in a moment", answer: func(c net.Conn, request string) {
+			_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
+			time.Sleep(20 * time.Millisecond)
+			stayOpen("Client sent an HTTP request to an HTTPS server.")(c, request)
+		}, unhealthy: true, want: "use https:// http://"},
 		{name: "400 that speaks of SSL", answer: probetest.Say("HTTP/1.1 400 Bad Request\r\n\r\nYou're speaking plain HTTP to an SSL-enabled server port."), unhealthy: true, want: "use https:// http://"},
 		{name: "400 of another kind", answer: stayOpen("HTTP/1.1 400 Bad Request\r\n\r\nno"), unhealthy: true, want: "status 400, want 200-399 http://"},
 		{name: "404 that speaks of HTTPS", answer: probetest.Say("HTTP/1.1 404 Not Found\r\n\r\nHTTPS"), unhealthy: true, want: "status 404, want 200-399 http://"},

@@ -84,7 +84,8 @@ func parseTCP(raw, scheme, rest string) (Target, error) {
 		return Target{}, refuse(raw, "has no host", instead)
 	}
 	if strings.ContainsFunc(u.Host, isBeyondASCII) {
-		return Target{}, fmt.Errorf("%s has a host that is not ASCII: write it as DNS does, such as xn--bcher-kva.example", quote(raw))
+		return Target{}, fmt.Errorf("%s has a host that is not ASCII: write it as DNS does, such as xn--bcher-kva.example",
+			quote(raw))
 	}
 	port = cmp.Or(u.Port(), port)
 	if port == "" {
