@@ -17,6 +17,9 @@ import (
 
 	"github.com/caarlos0/env/v11"
 	"github.com/dustin/go-humanize"
+
+	"imagelab/internal/early"
+	"imagelab/internal/probe"
 )
 
 // Config is everything that can be set, each field by one environment variable.
@@ -355,12 +358,15 @@ func validate(cfg Config, vars []variable, unparsed []string) []error {
 // wellFormed checks the text of addresses and paths.
 func (v variable) wellFormed() bool {
 	switch v.Name {
+	case "PORT":
+		_, valid := early.ParsePort(v.Value)
+		return valid
 	case "IMAGELAB_BIND_ADDRESS":
 		return !strings.ContainsAny(v.Value, " /[]") && (!strings.Contains(v.Value, ":") || net.ParseIP(v.Value) != nil)
 	case "IMAGELAB_OPS_ADDR":
 		host, port, err := net.SplitHostPort(v.Value)
-		_, perr := strconv.ParseUint(port, 10, 16)
-		return v.Value == "" || err == nil && perr == nil && !strings.ContainsAny(host, " /")
+		_, valid := early.ParsePort(port)
+		return v.Value == "" || err == nil && valid && !strings.ContainsAny(host, " /")
 	case "IMAGELAB_DATA_DIR":
 		return strings.HasPrefix(v.Value, "/")
 	}

@@ -29,6 +29,7 @@ const (
 // options are the flags and arguments of the modes that have any.
 type options struct {
 	probe   probe.Options
+	header  error    // what is wrong with a --header
 	targets []string // URLs of --healthcheck
 	format  string   // of --audit and --compare
 	audit   auditOptions
@@ -53,9 +54,10 @@ func newFlags(opts *options) *flag.FlagSet {
 	fs.Bool("compare", false, "put the containers side by side whose ops listeners are at each `[NAME=]URL`; exit 1 if one could not be asked")
 	fs.Bool("version", false, "print version, commit and Go version")
 	fs.Bool("help", false, "print this; beside a mode, that mode's own flags")
-	fs.DurationVar(&opts.probe.Timeout, "timeout", probe.DefaultTimeout, "`duration` for everything, from the resolver to the end of the body")
+	opts.probe.Timeout = probe.DefaultTimeout
+	fs.Var((*timeoutFlag)(&opts.probe.Timeout), "timeout", "`duration` for everything, from the resolver to the end of the body")
 	fs.StringVar(&opts.probe.Method, "method", http.MethodGet, "request `method`")
-	fs.Var(&opts.probe.Headers, "header", "a request header `\"Name: value\"`, any number of times")
+	fs.Var(headerFlag{&opts.probe.Headers, &opts.header}, "header", "a request header `\"Name: value\"`, any number of times; Host names the certificate, too")
 	fs.Var(&opts.probe.Status, "status", "`range` of status codes that are healthy, such as 204 or 200-299")
 	fs.BoolVar(&opts.probe.Insecure, "insecure", false, "do not verify https certificates")
 	fs.StringVar(&opts.format, "format", "text", "`format` of the report, text, json or markdown")
@@ -113,6 +115,9 @@ func parseArgs(args []string) (mode, options, error) {
 	}
 	if m == modeHealthcheck {
 		opts.targets = urls
+		if opts.header != nil {
+			return m, opts, opts.header
+		}
 		if opts.probe.Timeout <= 0 {
 			return m, opts, fmt.Errorf("--timeout %v: want a duration above 0, such as 2s", opts.probe.Timeout)
 		}

@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"os/signal"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/caarlos0/env/v11"
@@ -157,9 +161,45 @@ func (h *health) serveClose(closed bool) http.HandlerFunc {
 	}
 }
 
+// timeoutFlag is --timeout. Its error says what to write.
+type timeoutFlag time.Duration
+
+func (d *timeoutFlag) String() string { return time.Duration(*d).String() }
+
+func (d *timeoutFlag) Set(text string) error {
+	parsed, err := time.ParseDuration(text)
+	if err == nil {
+		*d = timeoutFlag(parsed)
+		return nil
+	}
+	if _, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return fmt.Errorf("want %ss, with its unit", text)
+	}
+	return errors.New("want a duration such as 2s or 500ms")
+}
+
+// headerFlag is --header. Package flag shows a value that Set refuses, and a header may
+// hold a secret, so wrong takes the first error.
+type headerFlag struct {
+	headers *probe.Headers
+	wrong   *error
+}
+
+func (h headerFlag) String() string { return "" }
+
+func (h headerFlag) Set(text string) error {
+	if err := h.headers.Set(text); err != nil && *h.wrong == nil {
+		*h.wrong = fmt.Errorf("--header: %w", err)
+	}
+	return nil
+}
+
 // healthcheck is the mode --healthcheck: it probes urls, or the server that environ
-// configures, and prints the verdict on stdout. The exit code is 0 or 1.
+// configures, and prints the verdict on stdout. The exit code is 0 or 1, for a signal
+// that would end the process as well.
 func healthcheck(ctx context.Context, urls []string, opts probe.Options, environ []string, stdout io.Writer) int {
+	ctx, cancel := withSignals(ctx)
+	defer cancel()
 	opts.Begun = early.Take()
 	targets, hidden, err := parseTargets(urls, environ)
 	if err != nil {
@@ -167,20 +207,60 @@ func healthcheck(ctx context.Context, urls []string, opts probe.Options, environ
 	}
 	line, healthy := probe.Run(ctx, targets, opts)
 	if hidden != "" { // what begins an address, or a resolver's complaint
-		line = strings.ReplaceAll(line, hidden+":", redacted+":")
+		word, detail, _ := strings.Cut(line, ": ")
+		line = word + ": " + strings.ReplaceAll(detail, hidden+":", redacted+":")
 	}
-	fmt.Fprintln(stdout, line)
+	printVerdict(stdout, line)
 	if !healthy {
 		return exitFailed
 	}
 	return exitOK
 }
 
+// withSignals returns a context that a signal ends, which is then its cause.
+func withSignals(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	signals := make(chan os.Signal, 1)
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM} {
+		if !signal.Ignored(sig) {
+			signal.Notify(signals, sig)
+		}
+	}
+	go func() {
+		select {
+		case sig := <-signals:
+			cancel(fmt.Errorf("the probe was stopped: %v", sig))
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		cancel(nil)
+	}
+}
+
 // unhealthy prints the verdict of a probe that could not be made, and returns its
 // exit code.
 func unhealthy(stdout io.Writer, err error) int {
-	fmt.Fprintln(stdout, probe.Unhealthy(err))
+	printVerdict(stdout, probe.Unhealthy(err))
 	return exitFailed
+}
+
+// printVerdict writes the line as early.Print does, where stdout has a descriptor.
+func printVerdict(stdout io.Writer, line string) {
+	file, ok := stdout.(syscall.Conn)
+	if !ok {
+		fmt.Fprintln(stdout, line)
+		return
+	}
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return // closed, and the exit code says the same
+	}
+	_ = raw.Write(func(fd uintptr) bool {
+		early.Print(int(fd), line+"\n")
+		return true
+	})
 }
 
 // parseTargets parses urls; without any it returns the server's own /health. Hidden is
@@ -214,7 +294,7 @@ func ownTarget(environ []string) (target probe.Target, hidden string, err error)
 	if port == "" {
 		port = "8000"
 	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+	if n, valid := early.ParsePort(port); !valid || n == 0 {
 		v := variable{Name: "PORT", Value: port, Source: source, want: "a port from 1 to 65535, or a URL as argument"}
 		return probe.Target{}, "", v.refuse()
 	}

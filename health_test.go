@@ -5,11 +5,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"imagelab/internal/probe/probetest"
 )
@@ -106,12 +109,17 @@ func TestProbeOfTheOwnServer(t *testing.T) {
 	if err := os.WriteFile(path, []byte(port+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	word := filepath.Join(t.TempDir(), "word")
+	if err := os.WriteFile(word, []byte("unhealthy"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, tc := range []struct {
 		name    string
 		environ []string
 		code    int
 		want    string
 	}{
+		{"address in a file that is the word of the verdict", []string{"PORT=" + port, "IMAGELAB_BIND_ADDRESS_FILE=" + word}, 1, `^unhealthy: .* http://\(redacted\):` + port},
 		{"PORT", []string{"PORT=" + port}, 0, `^healthy: 200 in [0-9.]+(µs|ms|s) http://127\.0\.0\.1:` + port + `/health$`},
 		{"PORT_FILE", []string{"PORT_FILE=" + path}, 0, "^healthy: 200 in "},
 		{"wildcard", []string{"PORT=" + port, "IMAGELAB_BIND_ADDRESS=0.0.0.0"}, 0, "^healthy: 200 in "},
@@ -133,6 +141,141 @@ func TestProbeOfTheOwnServer(t *testing.T) {
 				t.Errorf("probe with %q = %d %q, want %d %q", tc.environ, code, line, tc.code, tc.want)
 			}
 		})
+	}
+}
+
+// The exit code is the verdict, and it comes in time, wherever the line goes.
+func TestProbeWithoutAReader(t *testing.T) {
+	t.Parallel()
+	up := "http://" + probetest.Serve(t, "tcp", "127.0.0.1:0", probetest.Say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")).Addr().String()
+	down := "http://" + probetest.Serve(t, "tcp", "127.0.0.1:0", probetest.Say("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")).Addr().String()
+	devices := map[string]string{"a full device": "/dev/full", "a device": "/dev/null"}
+	for _, tc := range []struct {
+		name string
+		args []string
+		code int
+	}{
+		{"healthy", []string{up}, exitOK},
+		{"healthy, with a flag", []string{"--insecure", up}, exitOK},
+		{"unhealthy", []string{down}, exitFailed},
+		{"unhealthy, with a flag", []string{"--insecure", down}, exitFailed},
+		{"no URL", []string{"nonsense"}, exitFailed},
+	} {
+		probeTo := func(t *testing.T, stdout *os.File) {
+			t.Helper()
+			cmd := exec.Command(os.Args[0], append([]string{"--healthcheck"}, tc.args...)...)
+			cmd.Env, cmd.Stdout = []string{asProgram + "=1"}, stdout
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			overdue := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+			defer overdue.Stop()
+			_ = cmd.Wait()
+			if code := cmd.ProcessState.ExitCode(); code != tc.code {
+				t.Errorf("--healthcheck %q = %v, want exit %d", tc.args, cmd.ProcessState, tc.code)
+			}
+		}
+		for name, path := range devices {
+			t.Run(tc.name+", "+name, func(t *testing.T) {
+				t.Parallel()
+				device, err := os.OpenFile(path, os.O_WRONLY, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer device.Close()
+				probeTo(t, device)
+			})
+		}
+		t.Run(tc.name+", a full pipe", func(t *testing.T) {
+			t.Parallel()
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			defer w.Close()
+			_ = w.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			_, _ = w.Write(make([]byte, 1<<20))
+			probeTo(t, w)
+		})
+		t.Run(tc.name+", a pipe that nobody reads", func(t *testing.T) {
+			t.Parallel()
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Close()
+			defer w.Close()
+			probeTo(t, w)
+		})
+	}
+}
+
+// limited runs the probe below a shell that says something first.
+func limited(t *testing.T, first string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	cmd := exec.Command("/bin/sh", append([]string{"-c", first + `; exec "$0" --healthcheck "$@"`, os.Args[0]}, args...)...)
+	cmd.Env = []string{asProgram + "=1"}
+	return execute(t, cmd)
+}
+
+func TestProbeWithoutDescriptors(t *testing.T) {
+	t.Parallel()
+	url := "http://" + probetest.Serve(t, "tcp", "127.0.0.1:0", probetest.Say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")).Addr().String()
+	for _, args := range [][]string{{url}, {"--insecure", url}, {"nonsense"}} {
+		for n := 4; n < 12; n++ { // with 3 a binary with cgo, as for the race detector, cannot load
+			code, stdout, stderr := limited(t, "ulimit -n "+strconv.Itoa(n), args...)
+			checkVerdict(t, code, stdout, stderr)
+			if few := "unhealthy: too many open files, and the probe needs 3 more\n"; n == 4 && stdout != few {
+				t.Errorf("probe %q with 4 descriptors = %d %q, want %q", args, code, stdout, few)
+			}
+		}
+		for _, first := range []string{"exec <&-", "exec >&-", "exec <&- >&- 2>&-"} {
+			code, _, stderr := limited(t, first, args...)
+			if want := strings.Count(args[0], "nonsense"); code != want || stderr != "" {
+				t.Errorf("%s before the probe %q = %d, stderr %q, want %d", first, args, code, stderr, want)
+			}
+		}
+	}
+}
+
+func TestSignalsEndAProbeAsUnhealthy(t *testing.T) {
+	t.Parallel()
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM} {
+		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel()
+			asked := make(chan struct{})
+			url := "http://" + probetest.Serve(t, "tcp", "127.0.0.1:0", func(conn net.Conn, request string) {
+				close(asked)
+				probetest.Hold(conn, request)
+			}).Addr().String()
+			cmd := exec.Command(os.Args[0], "--healthcheck", "--timeout", patience.String(), url)
+			cmd.Env = []string{asProgram + "=1"}
+			go func() {
+				<-asked
+				_ = cmd.Process.Signal(sig)
+			}()
+			code, stdout, stderr := execute(t, cmd)
+			checkVerdict(t, code, stdout, stderr)
+			if want := "unhealthy: the probe was stopped: " + sig.String() + " " + url + "\n"; code != exitFailed || stdout != want {
+				t.Errorf("probe = %d %q, want 1 and %q", code, stdout, want)
+			}
+		})
+	}
+}
+
+// One reading of PORT: what the server serves on, its probe asks, and both refuse the rest.
+func TestServerAndProbeReadPORTAlike(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"8000": true, "08000": true, "65535": true,
+		"+8000": false, " 8000": false, "8000 ": false, "8000/tcp": false, "0x1f40": false, "8_000": false, "65536": false, "-1": false, "8e3": false, "8000\n": false,
+	} {
+		_, _, _, err := loadConfig([]string{"PORT=" + text})
+		_, _, probeErr := ownTarget([]string{"PORT=" + text})
+		if (err == nil) != want || (probeErr == nil) != want {
+			t.Errorf("PORT=%q: the server says %v, its probe %v, want accepted %v", text, err, probeErr, want)
+		}
 	}
 }
 

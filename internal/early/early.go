@@ -29,19 +29,68 @@ const patience = 100 * time.Millisecond
 const maxAnswer = 4 << 10
 
 func init() {
-	if len(os.Args) < 2 || os.Args[1] != "--healthcheck" {
-		return
+	if code, decided := decide(os.Args, syscall.Stdout); decided {
+		os.Exit(code)
 	}
-	p := find(os.Args[2:])
-	if p == nil || !p.send() {
-		return
+}
+
+// decide probes if args, a command line, ask for it. When it knows the verdict it
+// prints that on stdout, a descriptor, and returns the exit code.
+func decide(args []string, stdout int) (code int, decided bool) {
+	if len(args) < 2 || args[1] != "--healthcheck" {
+		return 0, false
 	}
-	if status := p.receive(); status != "" {
-		took := time.Since(p.Began).Round(100 * time.Microsecond)
-		_, _ = os.Stdout.WriteString("healthy: " + status + " in " + took.String() + " " + p.url + "\n")
-		os.Exit(0)
+	if p := find(args[2:]); p != nil && p.send() {
+		if status := p.receive(); status != "" {
+			took := time.Since(p.Began).Round(100 * time.Microsecond)
+			Print(stdout, "healthy: "+status+" in "+took.String()+" "+p.url+"\n")
+			_ = syscall.Close(p.fd)
+			return 0, true
+		}
+		begun.Store(p)
 	}
-	begun.Store(p)
+	if err := reserve(stdout); err != nil {
+		Print(stdout, "unhealthy: "+err.Error()+", and the probe needs 3 more\n")
+		return 1, true
+	}
+	return 0, false
+}
+
+// reserve checks that Go can poll a connection, which takes 3 descriptors: without
+// the first two its runtime ends the process with a trace and exit code 2. It copies
+// fd, which the runtime has opened if nobody else has.
+func reserve(fd int) (err error) {
+	var copies [3]int
+	for i := range copies {
+		copies[i], err = syscall.Dup(fd)
+		if err != nil {
+			break
+		}
+		defer syscall.Close(copies[i])
+	}
+	if err == syscall.EMFILE || err == syscall.ENFILE {
+		return err
+	}
+	return nil
+}
+
+// Print writes text of less than 4 KiB to fd, unless it is a pipe that stays full for
+// a moment or that nobody reads: the exit code says the same as the line, and it must
+// come in time. Through package os a write to standard output that nobody reads would
+// end the process (os/signal, SIGPIPE).
+func Print(fd int, text string) {
+	var set syscall.FdSet
+	set.Bits[fd/strconv.IntSize] = 1 << (fd % strconv.IntSize)
+	wait := syscall.NsecToTimeval(int64(patience))
+	if n, err := syscall.Select(fd+1, nil, &set, nil, &wait); n == 1 && err == nil {
+		_, _ = syscall.Write(fd, []byte(text))
+	}
+}
+
+// ParsePort reads the number of a port, digits alone, as server and probe both do.
+func ParsePort(text string) (port uint16, valid bool) {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return uint16(n), err == nil
 }
 
 // Probe is a probe of http://IPV4[:PORT][/PATH]. The rest of the program sees it
@@ -63,11 +112,16 @@ var begun atomic.Pointer[Probe]
 // Take returns the probe that the process has begun and not ended, or nil. The
 // caller closes it.
 func Take() *Probe {
-	p := begun.Swap(nil)
-	if p != nil {
-		_ = syscall.SetNonblock(p.fd, true) // so that Close ends a Read
-		p.rest = os.NewFile(uintptr(p.fd), p.host)
+	if p := begun.Swap(nil); p != nil {
+		return p.take()
 	}
+	return nil
+}
+
+// take makes p ready for Read and Close.
+func (p *Probe) take() *Probe {
+	_ = syscall.SetNonblock(p.fd, true) // so that Close ends a Read
+	p.rest = os.NewFile(uintptr(p.fd), p.host)
 	return p
 }
 
@@ -97,7 +151,7 @@ func find(args []string) *Probe {
 	if len(args) == 1 {
 		return parse(args[0])
 	}
-	if len(args) > 1 || os.Getenv("PORT_FILE") != "" || os.Getenv("IMAGELAB_BIND_ADDRESS_FILE") != "" {
+	if len(args) != 0 || os.Getenv("PORT_FILE") != "" || os.Getenv("IMAGELAB_BIND_ADDRESS_FILE") != "" {
 		return nil
 	}
 	host, port := os.Getenv("IMAGELAB_BIND_ADDRESS"), os.Getenv("PORT")
@@ -131,8 +185,8 @@ func parse(url string) *Probe {
 	if !found {
 		port = "80"
 	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 {
+	n, valid := ParsePort(port)
+	if !valid || n == 0 {
 		return nil
 	}
 	p.addr.Port = int(n)
@@ -192,7 +246,8 @@ func (p *Probe) receive() string {
 // 3xx, with a plain header and a body of the length that it declares.
 func judge(answer string) string {
 	line, rest := cutLine(answer)
-	if len(line) < len("HTTP/1.1 200 ") || line[:7] != "HTTP/1." || line[7] != '0' && line[7] != '1' || line[8] != ' ' || line[12] != ' ' {
+	if len(line) < len("HTTP/1.1 200 ") || line[:7] != "HTTP/1." || line[7] != '0' && line[7] != '1' ||
+		line[8] != ' ' || line[12] != ' ' {
 		return ""
 	}
 	status := line[9:12]
@@ -232,10 +287,11 @@ func judge(answer string) string {
 // line is empty if it is not whole, or not printable ASCII.
 func cutLine(answer string) (line, rest string) {
 	for i := range len(answer) {
-		switch c := answer[i]; {
-		case c == '\r' && i+1 < len(answer) && answer[i+1] == '\n':
+		c := answer[i]
+		if c == '\r' && i+1 < len(answer) && answer[i+1] == '\n' {
 			return answer[:i+1], answer[i+2:]
-		case c < ' ' || c > '~':
+		}
+		if c < ' ' || c > '~' {
 			return "", ""
 		}
 	}

@@ -22,6 +22,9 @@
 //   - It follows no redirect: a redirect counts as the status that it is.
 //   - It uses no proxy, whatever the environment says, and keeps no connection.
 //   - It reads at most 64 KiB of header. A body may be long, but has to end in time.
+//     What its content and transfer codings are does not matter.
+//   - A certificate has to be of the host that the request names, which is that of a
+//     Host header where Options.Headers have one. There is no client certificate.
 //   - A body that breaks off is unhealthy, whatever the status.
 //   - A verdict is one line of at most 200 bytes with its newline, "healthy: …" or
 //     "unhealthy: …", of printable characters alone. A password of a URL is not in it.
@@ -98,7 +101,11 @@ func (o Options) bound(ctx context.Context) (context.Context, context.CancelFunc
 		}
 		timeout = DefaultTimeout
 	}
-	return context.WithDeadlineCause(ctx, began.Add(timeout), fmt.Errorf("no answer within %v", timeout))
+	end := began.Add(timeout)
+	if earlier, has := ctx.Deadline(); has && !earlier.After(end) {
+		return context.WithCancel(ctx) // a timer of its own might be the first, and leave ctx without a cause
+	}
+	return context.WithDeadlineCause(ctx, end, fmt.Errorf("no answer within %v", timeout))
 }
 
 // Run probes the targets side by side, all within one deadline. All must be healthy,
@@ -109,6 +116,9 @@ func (o Options) bound(ctx context.Context) (context.Context, context.CancelFunc
 //
 // Of several failures it names the one whose target comes first.
 func Run(ctx context.Context, targets []Target, opts Options) (line string, healthy bool) {
+	if len(targets) == 0 {
+		return Unhealthy(errors.New("nothing to probe")), false
+	}
 	began := time.Now()
 	if opts.Begun != nil {
 		began = opts.Begun.Began
@@ -116,43 +126,54 @@ func Run(ctx context.Context, targets []Target, opts Options) (line string, heal
 	ctx, cancel := opts.bound(ctx)
 	defer cancel()
 
-	details, errs := make([]string, len(targets)), make([]error, len(targets))
+	details, reasons := make([]string, len(targets)), make([]error, len(targets))
 	var probes sync.WaitGroup
 	for i, target := range targets {
-		probes.Go(func() { details[i], errs[i] = target.Probe(ctx, opts) })
+		probes.Go(func() { details[i], reasons[i] = target.ask(ctx, opts) })
 	}
 	probes.Wait()
-	var failed []error
-	for _, err := range errs {
-		if err != nil {
-			failed = append(failed, err)
+	took := time.Since(began).Round(100 * time.Microsecond)
+	failed, first := 0, 0
+	for i := range targets {
+		if reasons[i] == nil {
+			continue
+		}
+		if failed++; failed == 1 {
+			first = i
 		}
 	}
-	took := time.Since(began).Round(100 * time.Microsecond)
-	switch {
-	case len(targets) == 0:
-		return Unhealthy(errors.New("nothing to probe")), false
-	case len(failed) > 0 && len(targets) > 1:
-		return Unhealthy(fmt.Errorf("%d of %d failed: %w", len(failed), len(targets), failed[0])), false
-	case len(failed) > 0:
-		return Unhealthy(failed[0]), false
-	case len(targets) > 1:
-		return verdict("healthy", fmt.Sprintf("all %d in %v, first %s", len(targets), took, targets[0].Name)), true
+	several := len(targets) > 1
+	if failed > 0 {
+		reason := reasons[first].Error()
+		if several {
+			reason = fmt.Sprintf("%d of %d failed: %s", failed, len(targets), reason)
+		}
+		return verdict("unhealthy", reason, targets[first].Name), false
 	}
-	return verdict("healthy", fmt.Sprintf("%s in %v %s", details[0], took, targets[0].Name)), true
+	if several {
+		return verdict("healthy", fmt.Sprintf("all %d in %v, first", len(targets), took), targets[0].Name), true
+	}
+	return verdict("healthy", fmt.Sprintf("%s in %v", details[0], took), targets[0].Name), true
 }
 
 // Unhealthy is the verdict where err kept the probe from being made, such as an
 // error of Parse: one line, without a newline.
-func Unhealthy(err error) string { return verdict("unhealthy", err.Error()) }
+func Unhealthy(err error) string { return verdict("unhealthy", err.Error(), "") }
 
-// verdict makes the line, whatever detail is.
-func verdict(word, detail string) string {
-	line := word + ": " + OneLine(detail)
-	if len(line) >= MaxLine {
-		line = strings.ToValidUTF8(line[:MaxLine-4], "") + "..."
+// maxName bounds what a verdict shows of a target's name, in bytes.
+const maxName = 100
+
+// verdict makes the line, whatever detail and name are. The name is cut in the middle
+// when it is too long, and the detail at its end, so that both are seen.
+func verdict(word, detail, name string) string {
+	if name != "" {
+		name = " " + shorten(OneLine(name), maxName)
 	}
-	return line
+	line := word + ": " + OneLine(detail)
+	if room := MaxLine - len("\n") - len(name); len(line) > room {
+		line = strings.ToValidUTF8(line[:room-len("...")], "") + "..."
+	}
+	return line + name
 }
 
 // OneLine replaces each character that is not printable by a space. It keeps what a
