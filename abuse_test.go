@@ -510,3 +510,50 @@ func TestProbeIsAnsweredWhileEveryConnectionIsServed(t *testing.T) {
 		t.Errorf("GET / = %d %s, want 503 overloaded with Retry-After", resp.StatusCode, body)
 	}
 }
+
+func TestViewersKeepNoProbeOut(t *testing.T) {
+	t.Parallel()
+	for name, on := range map[string]struct {
+		wrapper []string
+		environ string
+		path    string
+		probes  []string
+		of      func(*instance) string
+	}{
+		"app": {nil, "IMAGELAB_OPS_ADDR=", "/-/events", []string{"/health", "/-/livez"}, func(in *instance) string { return in.app }},
+		"ops": {
+			[]string{"/bin/sh", "-c", `ulimit -n 128 && exec "$0"`}, // which leaves it the least of caps
+			"IMAGELAB_FAULTS=false", "/events", []string{"/livez", "/readyz"}, func(in *instance) string { return in.ops },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in := startProcess(t, on.wrapper, on.environ, "IMAGELAB_MAX_CONNS=8")
+			refused := 0
+			for range 12 {
+				conn, br := dial(t, host(on.of(in)))
+				fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", on.path)
+				resp, err := http.ReadResponse(br, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if resp.StatusCode != 200 {
+					refused++
+					conn.Close()
+					continue
+				}
+				go func() { _, _ = io.Copy(io.Discard, resp.Body) }()
+			}
+			if refused == 0 {
+				t.Error("12 viewers are let in on 8 connections")
+			}
+			for range 10 {
+				for _, path := range on.probes {
+					if resp, body := fetch(t, "GET", on.of(in)+path, ""); resp.StatusCode != 200 {
+						t.Errorf("GET %s among viewers = %d %s, want 200", path, resp.StatusCode, body)
+					}
+				}
+			}
+		})
+	}
+}

@@ -36,6 +36,9 @@ const (
 	minConns = 8
 	// maxOpsConns is room for a few scrapers, probes and viewers.
 	maxOpsConns = 128
+	// opsSpare connections of the ops listener are not for streams, so that viewers keep no
+	// probe out. They are among the ownFiles.
+	opsSpare = 2
 )
 
 // share derives the caps that are left open: maxConns connections and maxInFlight requests

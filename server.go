@@ -126,7 +126,7 @@ func (s *server) measure(rm *routeMetrics, kind routeKind, h http.Handler) http.
 		if kind == watching {
 			drain.Expendable(r.Context())
 		}
-		if kind == always && !s.hasRoom(r) {
+		if !s.hasRoom(r, kind, rm.untimed) {
 			w.Header().Set("Retry-After", "1")
 			writeError(w, http.StatusServiceUnavailable, "overloaded", "a new try in a second")
 			return
@@ -136,14 +136,23 @@ func (s *server) measure(rm *routeMetrics, kind routeKind, h http.Handler) http.
 }
 
 // hasRoom says whether there is room for the request: below the cap of requests, and of
-// connections.
-func (s *server) hasRoom(r *http.Request) bool {
-	if s.maxInFlight > 0 && s.inFlight.Load() > s.maxInFlight {
-		s.metrics.rejected.WithLabelValues("in_flight").Inc()
-		return false
+// connections. A stream is kept out of the spare connections whoever it is for: it would
+// hold one, which is for probes, as long as it likes.
+func (s *server) hasRoom(r *http.Request, kind routeKind, isStream bool) bool {
+	reason := "connections"
+	switch {
+	case kind == always:
+		if s.maxInFlight > 0 && s.inFlight.Load() > s.maxInFlight {
+			s.metrics.rejected.WithLabelValues("in_flight").Inc()
+			return false
+		}
+	case isStream:
+		reason = "viewers"
+	default:
+		return true
 	}
 	if !drain.Room(r.Context()) {
-		s.metrics.rejected.WithLabelValues("connections").Inc()
+		s.metrics.rejected.WithLabelValues(reason).Inc()
 		return false
 	}
 	return true
@@ -372,7 +381,7 @@ func bindAll(ctx context.Context, cfg Config, vars []variable, lim limits, log *
 	if cfg.OpsAddr == "" {
 		return app, nil, nil
 	}
-	ops, err = listen("ops", cfg.OpsAddr, lim.opsConns, 0)
+	ops, err = listen("ops", cfg.OpsAddr, lim.opsConns, opsSpare)
 	if err != nil {
 		app.Close()
 		return nil, nil, fmt.Errorf("listen %s: %w", named(vars, "IMAGELAB_OPS_ADDR").shown(), err)

@@ -111,6 +111,11 @@ func (c *conn) beforeRead(room int) {
 	}
 	held := c.pipeline.room - room
 	if held > 0 && (held > len(c.tail) || !blank(c.tail[len(c.tail)-held:])) {
+		// A single byte, such as net/http reads to see its client go, is the first of a
+		// request: what was in the buffer before does not matter any more.
+		if held == 1 {
+			c.pipeline = pipeline{room: c.pipeline.room, line: 1, after: 1}
+		}
 		c.enter(Reading)
 		return
 	}
@@ -333,12 +338,12 @@ func (c *conn) mayGoOn(began time.Duration) bool {
 	now := time.Since(c.ln.epoch)
 	blocked := now-began > time.Millisecond // if not, it was an earlier write's deadline
 	switch {
+	case c.stall.isOn() && unsent(c.TCPConn) == 0: // it has everything
+		c.stall.end()
 	case blocked && !c.stall.isOn():
 		c.stall.begin(began)
 	case blocked && c.stall.taken.Load() >= chunk:
 		c.stall.begin(now)
-	case !blocked && c.stall.isOn() && unsent(c.TCPConn) == 0:
-		c.stall.end()
 	}
 	left := c.ln.writeTimeout
 	if c.stall.isOn() {
@@ -361,10 +366,11 @@ func (c *conn) theirDeadline() time.Time {
 	return c.writeBy
 }
 
-// ReadFrom is Write for files, which the kernel sends itself.
+// ReadFrom is Write for files, which the kernel sends itself. Any other source may be slow
+// where the client is not.
 func (c *conn) ReadFrom(src io.Reader) (written int64, err error) {
 	whole, limited := src.(*io.LimitedReader)
-	if !limited {
+	if !limited || !isFile(whole.R) {
 		return io.Copy(struct{ io.Writer }{c}, src)
 	}
 	c.answered.Store(true)
@@ -392,6 +398,16 @@ func (c *conn) ReadFrom(src io.Reader) (written int64, err error) {
 		}
 	}
 	return written, nil
+}
+
+// isFile says whether src is a file, and not a pipe or a terminal.
+func isFile(src io.Reader) bool {
+	f, ok := src.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode().IsRegular()
 }
 
 // CloseWrite is what net/http calls when it has sent its last answer to a client that is

@@ -74,9 +74,10 @@
 //     takes a byte now and then gets no new deadline with the next request.
 //   - At Options.MaxConns, connections that wait for their clients make room for new ones:
 //     first those that have their last answer, then those with half a header, idle ones,
-//     ones that have sent nothing for 250 ms, those whose client has not read its answer for
-//     half a second, and last those that have not brought more of a body for 5 s. Only a
-//     request that waits for its handler is never cut, nor is a hijacked connection.
+//     ones that have sent nothing for 250 ms, those whose client takes more than half a second
+//     for 64 KiB of its answer, and last those that have not brought more of a body for 5 s.
+//     A kind comes up when none before it has waited long enough. Only a request that waits
+//     for its handler is never cut, nor is a hijacked connection.
 //   - Options.Spare connections are let in above that, for health checks; Room is for the
 //     other handlers.
 //   - A request with both Content-Length and Transfer-Encoding, or of HTTP/1.0 with the

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -270,5 +272,80 @@ func TestDoubtfulFramingAmongPipelinedRequests(t *testing.T) {
 	answer(t, answers)
 	if _, last := answer(t, answers); !last {
 		t.Error("behind a body, a request with both is not its connection's last")
+	}
+}
+
+func TestNextRequestAfterABodyKeepsItsConnection(t *testing.T) {
+	t.Parallel()
+	body := strings.Repeat("x", 6<<10) // more than net/http's buffer takes
+	for name, request := range map[string]string{
+		"chunked": fmt.Sprintf("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(body), body),
+		"HTTP/1.0": fmt.Sprintf("POST / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\nContent-Length: %d\r\n\r\n%s",
+			len(body), body),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			served := 0
+			r := run(t, func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				w.Header().Set("Content-Length", "5")
+				hello(w, r)
+				_ = http.NewResponseController(w).Flush()
+				if served++; served == 1 {
+					// Its client has the answer, and is faster than the end of the handler.
+					eventually(t, "byte of the next request", connOf(r.Context()).ahead.Load)
+				}
+			})
+			conn, br := r.dial(t)
+			for i := range 3 {
+				fmt.Fprint(conn, request)
+				if _, last := answer(t, br); last {
+					t.Errorf("answer %d closes the connection", i)
+				}
+			}
+		})
+	}
+}
+
+// slowly gives ten bytes at a time.
+type slowly struct{ io.Reader }
+
+func (s slowly) Read(p []byte) (int, error) {
+	time.Sleep(10 * time.Millisecond)
+	return s.Reader.Read(p[:min(len(p), 10)])
+}
+
+func TestClientIsNotCutForASourceThatIsSlow(t *testing.T) {
+	t.Parallel()
+	const size = 1000
+	for name, pipe := range map[string]bool{"reader": false, "pipe": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := runWith(t, Options{WriteTimeout: 300 * time.Millisecond}, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Length", strconv.Itoa(size))
+				var source io.Reader = slowly{strings.NewReader(strings.Repeat("x", size))}
+				if pipe {
+					from, to, err := os.Pipe()
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					defer from.Close()
+					go func(s io.Reader) {
+						_, _ = io.Copy(to, struct{ io.Reader }{s})
+						to.Close()
+					}(source)
+					source = from
+				}
+				if n, err := io.CopyN(w, source, size); err != nil {
+					t.Errorf("written %d, %v", n, err)
+				}
+			})
+			conn, br := r.dial(t)
+			fmt.Fprint(conn, getRoot)
+			if body, _ := answer(t, br); len(body) != size {
+				t.Errorf("%d bytes, want %d", len(body), size)
+			}
+		})
 	}
 }
