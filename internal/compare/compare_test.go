@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -219,42 +218,6 @@ func TestSummary(t *testing.T) {
 
 // TestMeasuredNumbers: what differs by less than a tenth of the best is as good
 // as that.
-func TestMeasuredNumbers(t *testing.T) {
-	t.Parallel()
-	for _, tc := range []struct {
-		name   string
-		mib    []float64
-		better string // the places of the marked
-	}{
-		{"just below a tenth", []float64{100, 109.9}, ""},
-		{"a tenth", []float64{100, 110}, "0"},
-		{"one near the best, one far", []float64{105, 100, 200}, "0 1"},
-		{"one a tenth off, one far", []float64{100, 110, 200}, "0"},
-		{"one is not known", []float64{100}, ""},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
-			var sides []Side
-			for i, n := range tc.mib {
-				s := small()
-				s.Name = strconv.Itoa(i)
-				s.Live.Process.ResidentBytes = n * (1 << 20)
-				sides = append(sides, s)
-			}
-			c := Compare(sides, noon)
-			var better []string
-			for _, s := range sides {
-				if cellOf(t, c, "process resident memory", s.Name).Better {
-					better = append(better, s.Name)
-				}
-			}
-			if got := strings.Join(better, " "); got != tc.better {
-				t.Errorf("of %v MiB %q are better, want %q", tc.mib, got, tc.better)
-			}
-		})
-	}
-}
-
 func TestSummaryNamesThreeFailedChecks(t *testing.T) {
 	t.Parallel()
 	for n, want := range map[int]string{3: "small 3 (a, b, c).", 4: "small 4 (a, b, c and 1 more)."} {
