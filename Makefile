@@ -19,7 +19,7 @@ down: ## stop them and remove containers, networks and volumes
 logs: ## follow their logs
 	@$(COMPOSE) logs --follow --tail 20
 
-audit: ## audit the scratch container of the running stack; SERVICE=alpine, FLAGS="--format json"
+audit: ## audit scratch in the running stack; SERVICE=alpine, FLAGS="--format json"
 	@scripts/look.sh audit $(SERVICE) $(FLAGS)
 
 compare: ## compare both containers of the running stack; FLAGS="--format markdown"
@@ -31,14 +31,14 @@ run: build ## serve on this machine, without Docker, and print the addresses
 test: ## run the tests of every module, and say what had to be left out
 	@scripts/test.sh
 
-soak: ## a million requests on loopback and fifty stops over each wire; none may be lost; takes half an hour
+soak: ## load, and fifty stops over each wire; no request may be lost; takes half an hour
 	go test -count=1 -timeout 60m -run TestStopUnderLoadLosesNothing -v . -soak
 	go test -C e2e -count=1 -timeout 2h -parallel 4 -run 'OverAWire|SlowReaders' -v . -soak
 
-mutate: ## change the packages in place after place, and see that tests fail; PKG=./internal/audit for one; takes hours
+mutate: ## change the code in place after place: tests must fail; hours; PKG=./internal/audit
 	@scripts/mutate.sh $(PKG)
 
-bench: ## measure it beside its rivals, write docs/results.md; WITH="name=image:tag@port/path" adds one
+bench: ## measure it beside its rivals; WITH="name=image:tag@port/path" adds one
 	@scripts/bench.sh
 
 build: ## build the binary, ./imagelab

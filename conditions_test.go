@@ -51,6 +51,9 @@ func TestPreconditionsByEveryMethod(t *testing.T) {
 		{"a range of another unit", []string{"Range: lines=9-"}, 200, 204},
 		{"a range of another case", []string{"Range: Bytes=1-3"}, 206, 204},
 		{"two ranges", []string{"Range: bytes=0-0,-1"}, 206, 204},
+		{"the last 0 bytes", []string{"Range: bytes=-0"}, 416, 204},
+		{"the last 00 bytes, with a space", []string{"Range: bytes= -00"}, 416, 204},
+		{"the last 0 bytes and the first", []string{"Range: bytes=-0,0-0"}, 206, 204},
 		{"ranges of which one is beyond the end", []string{"Range: bytes=0-0,9-"}, 206, 204},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -129,6 +132,17 @@ func TestNonsenseInRangesIsNoOtherError(t *testing.T) {
 			if got := status(t, "GET", url, "Range: "+value); got != 200 && got != 206 && got != 416 {
 				t.Errorf("GET with Range: %s = %d", value, got)
 			}
+		}
+	}
+}
+
+func TestAnEmptyBlobIsSentWholeWhateverTheRange(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	url := in.keep(t, "")
+	for _, value := range []string{"bytes=-1", "bytes=-0", "bytes=0-", "bytes=0-0", "bytes=0-0,-1"} {
+		if resp, body := fetch(t, "GET", url, "", "Range: "+value); resp.StatusCode != 200 || string(body) != "" || resp.Header.Get("Content-Range") != "" {
+			t.Errorf("GET with Range: %s = %d, Content-Range %q, want 200 and none", value, resp.StatusCode, resp.Header.Get("Content-Range"))
 		}
 	}
 }

@@ -19,7 +19,6 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"imagelab/internal/early"
-	"imagelab/internal/probe"
 )
 
 // Config is everything that can be set, each field by one environment variable.

@@ -351,3 +351,41 @@ func TestRunPrintsWhereThePageIs(t *testing.T) {
 		})
 	}
 }
+
+func TestMutateRefusesAPackageThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	w := newWorkshop(t)
+	w.program(t, "go", `[ "$1" != list ] || { echo "stat nope: directory not found" >&2; exit 1; }`)
+	tools := filepath.Join(w.root, ".tools")
+	if err := os.MkdirAll(filepath.Join(w.root, "docs"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(tools, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for path, content := range map[string]string{
+		filepath.Join(w.root, "docs", "mutants.md"): "",
+		filepath.Join(tools, "gremlins-v0.6.0"):     "#!/bin/sh\n",
+	} {
+		if err := os.WriteFile(path, []byte(content), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	code, stdout, stderr := w.run(t, "mutate.sh", "./nope")
+	if code != 1 || stdout != "" || !strings.Contains(stderr, "error: no package ./nope: want a folder such as ./internal/compare") {
+		t.Errorf("mutate.sh ./nope = %d, %q, %q", code, stdout, stderr)
+	}
+}
+
+func TestMakeHelpFitsIntoAHundredColumns(t *testing.T) {
+	t.Parallel()
+	code, stdout, stderr := executeWithin(t, scriptPatience, exec.Command("make", "help"))
+	if code != 0 || !strings.Contains(stdout, "make bench ") {
+		t.Fatalf("make help = %d, %q, %q", code, stdout, stderr)
+	}
+	for line := range strings.Lines(stdout) {
+		if len(line) > 101 {
+			t.Errorf("%d columns: %s", len(line)-1, line)
+		}
+	}
+}

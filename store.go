@@ -130,19 +130,35 @@ func (st *store) serveGet(w http.ResponseWriter, r *http.Request) {
 	// They are met, and http.ServeContent would read the first line of each alone.
 	r.Header.Del("If-Match")
 	r.Header.Del("If-None-Match")
-	// Another unit must be ignored, and this one's case does not matter (RFC 9110, 14.1 and 14.2), which
-	// http.ServeContent does not know.
-	if unit, ranges, _ := strings.Cut(r.Header.Get("Range"), "="); strings.EqualFold(unit, "bytes") {
-		r.Header.Set("Range", "bytes="+ranges)
-	} else {
-		r.Header.Del("Range")
-	}
+	r.Header.Set("Range", plainRange(r.Header.Get("Range"), digest))
 	h.Set("Cache-Control", blobCaching)
 	// The content is a stranger's: it must not run in this origin.
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("X-Content-Type-Options", "nosniff")
 	http.ServeContent(&jsonRangeError{ResponseWriter: w}, r, "", time.Time{}, f)
 }
+
+// plainRange returns the Range header with what http.ServeContent does not know of RFC 9110, 14.1 and 14.2. Another
+// unit must be ignored, and this one's case does not matter. The last 0 bytes are no range that can be satisfied.
+// No range is part of an empty blob, which is sent whole.
+func plainRange(header, digest string) string {
+	unit, ranges, _ := strings.Cut(header, "=")
+	if !strings.EqualFold(unit, "bytes") || digest == digestOfNothing {
+		return ""
+	}
+	specs := strings.Split(ranges, ",")
+	for i, spec := range specs {
+		if spec = strings.TrimSpace(spec); len(spec) > 1 && strings.Trim(spec[1:], "0") == "" && spec[0] == '-' {
+			specs[i] = beyondAnyEnd
+		}
+	}
+	return "bytes=" + strings.Join(specs, ",")
+}
+
+const (
+	beyondAnyEnd    = "9223372036854775807-"
+	digestOfNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+)
 
 const blobCaching = "public, max-age=31536000, immutable"
 

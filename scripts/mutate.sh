@@ -91,12 +91,15 @@ survivors() {
 # rest in a block of code.
 awk '/^### / { name = $2; next } /^```/ { inside = !inside; next } inside { print name ": " $0 }' "$explained" >"$work/explained"
 
+folders=$(packages "$@") || die "no package $1: want a folder such as ./internal/compare"
+[ -n "$folders" ] || die "no package to change in $*"
+
 failed=
 header='%-20s %8s %8s %8s %8s %9s %9s\n'
 # shellcheck disable=SC2059 # one format for all rows
 row() { printf "$header" "$@"; }
 row package mutants killed lived 'not run' 'timed out' efficacy
-for package in $(packages "$@"); do
+for package in $folders; do
 	unleash "$package"
 	count() { awk -F '\t' -v status="$1" '$1 == status { n++ } END { print n + 0 }' "$work/mutants"; }
 	killed=$(count KILLED) lived=$(count LIVED) left=$(count 'NOT COVERED') late=$(count 'TIMED OUT')
