@@ -483,42 +483,70 @@ func (c *conn) linger() {
 	if c.TCPConn.CloseWrite() != nil {
 		return
 	}
-	grace := max(minFINWait, min(distanceOf(tcpInfo(c.TCPConn)).idleGrace(), maxFINWait))
-	closed := was == Hijacked // by a handler that may be reading still
-	began, heard, size := time.Now(), time.Now(), 0
+	now := time.Now()
+	w := lastWords{
+		idle: waiting, sending: sending,
+		closed: was == Hijacked, // by a handler that may be reading still
+		grace:  max(minFINWait, min(distanceOf(tcpInfo(c.TCPConn)).idleGrace(), maxFINWait)),
+		began:  now, heard: now,
+	}
 	scrap := make([]byte, 4<<10)
 	pause := time.Millisecond
 	for !c.ln.isCut() {
 		if now := time.Now(); c.ln.draining.Load() {
-			quiet := closed || now.Sub(heard) > grace || now.Sub(began) > lingerInDrain
-			if finAcknowledged(c.TCPConn) && (closed || !waiting && (quiet || !sending)) ||
-				unsent(c.TCPConn) <= 1 && now.Sub(began) > grace && (quiet || !sending) {
+			if w.haveArrived(now, finAcknowledged(c.TCPConn), unsent(c.TCPConn)) {
 				break
 			}
 			pause = min(2*pause, 50*time.Millisecond)
 		} else {
-			if closed || now.Sub(heard) > lingerSilence || now.Sub(began) > lingerTime || size > lingerBytes {
+			if w.areEnough(now) {
 				break
 			}
 			pause = 500 * time.Millisecond
 		}
-		if closed {
+		if w.closed {
 			time.Sleep(pause) // it has nothing more to say, and may still be reading
 			continue
 		}
 		_ = c.TCPConn.SetReadDeadline(time.Now().Add(pause))
 		n, err := c.TCPConn.Read(scrap)
 		if n > 0 {
-			late, heard, size = true, time.Now(), size+n
+			late, w.heard, w.size = true, time.Now(), w.size+n
 		}
-		closed = errors.Is(err, io.EOF)
-		if err != nil && !closed && !errors.Is(err, os.ErrDeadlineExceeded) {
+		w.closed = errors.Is(err, io.EOF)
+		if err != nil && !w.closed && !errors.Is(err, os.ErrDeadlineExceeded) {
 			break // it has gone
 		}
 	}
 	if late && judged {
 		c.ln.late.Add(1)
 	}
+}
+
+// lastWords are what is known of a client that has its last answer, or is to get it.
+type lastWords struct {
+	idle    bool // its connection waited for a request
+	sending bool // it may be sending still
+	closed  bool // it sends no more
+	grace   time.Duration
+	began   time.Time // when the FIN was sent
+	heard   time.Time // when something came last, or began
+	size    int       // of what has come since then, in bytes
+}
+
+// areEnough says whether the client was heard for long enough.
+func (w *lastWords) areEnough(now time.Time) bool {
+	return w.closed || now.Sub(w.heard) > lingerSilence || now.Sub(w.began) > lingerTime || w.size > lingerBytes
+}
+
+// haveArrived says the same during a drain, by whether the FIN is acknowledged, and how
+// many bytes are not.
+func (w *lastWords) haveArrived(now time.Time, acknowledged bool, unsent int) bool {
+	quiet := w.closed || now.Sub(w.heard) > w.grace || now.Sub(w.began) > lingerInDrain || !w.sending
+	if acknowledged && (w.closed || !w.idle && quiet) {
+		return true
+	}
+	return unsent <= 1 && now.Sub(w.began) > w.grace && quiet
 }
 
 // ctxKey is the key of a request's connection in its context.
