@@ -109,12 +109,12 @@ func (c *conn) beforeRead(room int) {
 	if p := c.current(); !c.plain || p != Silent && p != Idle {
 		return
 	}
-	held := c.pipeline.room - room
-	if held > 0 && (held > len(c.tail) || !blank(c.tail[len(c.tail)-held:])) {
+	held := max(0, c.pipeline.room-room)
+	if held > len(c.tail) || !blank(c.tail[len(c.tail)-held:]) {
 		c.enter(Reading)
 		return
 	}
-	c.pipeline = pipeline{room: room + max(held, 0)}
+	c.pipeline = pipeline{room: room + held}
 }
 
 // afterRead notes what has come. Below TLS nobody knows what it is before there is a
