@@ -3,13 +3,18 @@ package drain
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // stuff writes to a client that reads nothing until its kernel takes no more.
@@ -125,6 +130,10 @@ func TestWhenAWriteIsGivenUp(t *testing.T) {
 		"the deadline of an earlier write":         {began: -time.Hour, want: true},
 		"a client that has just stopped":           {began: time.Second, want: true, wantStall: time.Second},
 		"a client that stopped long ago":           {began: time.Minute, wantStall: time.Minute},
+		"no more than a moment":                    {began: time.Millisecond, want: true},
+		"more than a moment":                       {began: time.Millisecond + 1, want: true, wantStall: time.Millisecond + 1},
+		"the last moment":                          {began: timeout - 1, want: true, wantStall: timeout - 1},
+		"the end":                                  {began: timeout, wantStall: timeout},
 		"a stall of many writes":                   {began: time.Second, stalled: time.Minute, wantStall: time.Minute},
 		"one that has taken nearly enough":         {began: time.Second, stalled: time.Minute, taken: chunk - 1, wantStall: time.Minute},
 		"one that has taken enough":                {began: time.Second, stalled: time.Minute, taken: chunk, want: true, wantStall: time.Nanosecond},
@@ -150,7 +159,7 @@ func TestWhenAWriteIsGivenUp(t *testing.T) {
 			if test.by != 0 {
 				c.writeBy = time.Now().Add(test.by)
 			}
-			if got := c.mayGoOn(now - test.began); got != test.want {
+			if got := c.mayGoOn(now-test.began, now); got != test.want {
 				t.Errorf("mayGoOn() = %t, want %t", got, test.want)
 			}
 			if c.stall.isOn() != (test.wantStall != 0) {
@@ -581,5 +590,136 @@ func TestCookiesAreLookedAtAsConnectionsCome(t *testing.T) {
 	}
 	if ln.cookies.looked.Equal(long) {
 		t.Error("the last look is an hour ago, and a connection has come since")
+	}
+}
+
+func TestClientsAreSentAwayWhenTheyAreSilent(t *testing.T) {
+	t.Parallel()
+	const ms = time.Millisecond
+	info := func(ack, data uint32) *unix.TCPInfo { // 1 ms off: graces of 1508 and 3508 ms
+		return &unix.TCPInfo{Rtt: 1000, Min_rtt: 1000, Last_ack_recv: ack, Last_data_recv: data}
+	}
+	for name, test := range map[string]struct {
+		info   *unix.TCPInfo
+		start  bool
+		waited time.Duration
+		want   bool
+	}{
+		"at work":                 {info(1507, 9000), false, 9000 * ms, false},
+		"at work, by its data":    {info(9000, 1507), false, 9000 * ms, false},
+		"has just been served":    {info(9000, 9000), false, 1508*ms - 1, false},
+		"silent":                  {info(1508, 1508), false, 1508 * ms, true},
+		"has just connected":      {info(3507, 3507), true, 9000 * ms, false},
+		"has sent nothing so far": {info(3508, 3508), true, 3508 * ms, true},
+	} {
+		if got := hasBeenSilent(test.info, test.start, test.waited); got != test.want {
+			t.Errorf("%s: hasBeenSilent() = %t, want %t", name, got, test.want)
+		}
+	}
+}
+
+func TestIdleConnectionIsLookedAtBeforeItIsSentAway(t *testing.T) {
+	t.Parallel()
+	c, _ := connPair(t)
+	c.enter(Idle)
+	eventually(t, "long silence", func() bool {
+		info := tcpInfo(c.TCPConn)
+		return info != nil && hasBeenSilent(info, false, c.waited())
+	})
+	for i := range leastLooks {
+		if c.asked != stays {
+			t.Fatalf("sent away after %d looks, want %d", i, leastLooks)
+		}
+		c.ln.dismissIdle()
+	}
+	if c.asked != drained {
+		t.Errorf("not sent away after %d looks", leastLooks)
+	}
+}
+
+func TestOnlookersHaveASecond(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		n, onlookers int
+		since        time.Duration
+		want         bool
+	}{
+		"nobody":                 {0, 0, 0, true},
+		"an onlooker":            {1, 1, time.Second, false},
+		"one, after a second":    {1, 1, time.Second + 1, true},
+		"another, after an hour": {2, 1, time.Hour, false},
+	} {
+		ln := crowd(t, Options{}, test.n, 0)
+		for _, c := range ln.snapshot()[:test.onlookers] {
+			c.expendable.Store(true)
+		}
+		if got := ln.onlyExpendable(test.since); got != test.want {
+			t.Errorf("%s: onlyExpendable() = %t, want %t", name, got, test.want)
+		}
+	}
+}
+
+// The documentation says how often a drain looks, and what that may cost.
+func TestHowOftenADrainLooks(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.Fields(strings.ReplaceAll(string(doc), "\n//", "\n")), " ")
+	for _, want := range []string{
+		fmt.Sprintf("a look at all connections every %d ms, or twice as long as that takes", poll.Milliseconds()),
+		fmt.Sprintf("the kernel's list of the port's sockets every %d ms, or twice as long as that takes", look.Milliseconds()),
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("doc.go does not say %q", want)
+		}
+	}
+	for took, want := range map[time.Duration]time.Duration{0: look, look / 2: look, look: 2 * look, time.Second: 2 * time.Second} {
+		if got := pauseAfter(took, look); got != want {
+			t.Errorf("pauseAfter(%v) = %v, want %v", took, got, want)
+		}
+	}
+}
+
+func TestByteThatCameBehindARequestIsTheNextOnes(t *testing.T) {
+	t.Parallel()
+	c, _ := connPair(t)
+	c.enter(Active)
+	c.ahead.Store(true)
+	connState(c, http.StateIdle)
+	if !c.pipeline.behind() || c.ahead.Load() || !c.phaseIs(Idle) {
+		t.Errorf("behind %t, ahead %t, %v, want a request that has begun", c.pipeline.behind(), c.ahead.Load(), c.current())
+	}
+}
+
+func TestDoubtfulWhereHeadersCannotBeTold(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		p       pipeline
+		chunked bool
+		minor   int
+		want    bool
+	}{
+		"a length":                          {p: pipeline{blurred: true}, minor: 1},
+		"a coding":                          {p: pipeline{blurred: true}, chunked: true, minor: 1},
+		"a coding, and a header with both":  {p: pipeline{blurred: true, twice: 1, coded: 1}, chunked: true, minor: 1, want: true},
+		"a length, and a header with both":  {p: pipeline{blurred: true, twice: 1, coded: 1}, minor: 1},
+		"HTTP/1.0":                          {p: pipeline{blurred: true}},
+		"HTTP/1.0, and a coding":            {p: pipeline{blurred: true, coded: 1}, want: true},
+		"HTTP/1.1, and another's coding":    {p: pipeline{blurred: true, coded: 1}, minor: 1},
+		"not seen":                          {p: pipeline{unseen: true}, minor: 1},
+		"not seen, with a coding":           {p: pipeline{unseen: true}, chunked: true, minor: 1, want: true},
+		"not seen, of HTTP/1.0":             {p: pipeline{unseen: true}, want: true},
+		"seen, with both":                   {p: pipeline{begun: 2, twice: 2, coded: 2}, chunked: true, minor: 1, want: true},
+		"seen, with both in another header": {p: pipeline{begun: 2, twice: 3, coded: 3}, chunked: true, minor: 1},
+	} {
+		r := &http.Request{ProtoMajor: 1, ProtoMinor: test.minor}
+		if test.chunked {
+			r.TransferEncoding = []string{"chunked"}
+		}
+		if got := test.p.isDoubtful(r); got != test.want {
+			t.Errorf("%s: isDoubtful() = %t, want %t", name, got, test.want)
+		}
 	}
 }

@@ -297,7 +297,7 @@ func (c *conn) writeChunk(p []byte) (written int, err error) {
 		n, err := c.TCPConn.Write(p[written:])
 		written += n
 		c.stall.take(n)
-		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || !c.mayGoOn(began) {
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || !c.mayGoOn(began, time.Since(c.ln.epoch)) {
 			return written, err
 		}
 	}
@@ -328,9 +328,8 @@ func (s *stall) take(n int) {
 }
 
 // mayGoOn is what a write whose deadline has passed asks: whether its client may have more
-// time. It began at that time since the listener's epoch.
-func (c *conn) mayGoOn(began time.Duration) bool {
-	now := time.Since(c.ln.epoch)
+// time. It began at that time since the listener's epoch, as now is.
+func (c *conn) mayGoOn(began, now time.Duration) bool {
 	blocked := now-began > time.Millisecond // if not, it was an earlier write's deadline
 	switch {
 	case blocked && !c.stall.isOn():

@@ -79,7 +79,7 @@ func (d *door) look() {
 	}
 	d.blind = errors.Join(d.blind, err)
 	// Where sockets are many, it takes long.
-	d.next = time.Now().Add(max(look, 2*time.Since(now)))
+	d.next = time.Now().Add(pauseAfter(time.Since(now), look))
 	if d.closed {
 		return
 	}

@@ -1,6 +1,7 @@
 package drain
 
 import (
+	"errors"
 	"net"
 	"testing"
 	"time"
@@ -41,8 +42,11 @@ func TestBindingKeepsHandshakesOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ln.Close() })
-	if err := bindToNothing(ln.tcp); err != nil {
+	switch err := bindToNothing(ln.tcp); {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.ENOPROTOOPT):
 		t.Skipf("kernel: this process may not bind to an interface: %v", err)
+	case err != nil:
+		t.Fatal(err)
 	}
 	if conn, err := net.DialTimeout("tcp", ln.Addr().String(), patience); err == nil {
 		conn.Close()
@@ -151,5 +155,25 @@ func TestLossySaysWhatWasNotSeen(t *testing.T) {
 	const veiled = "1 connections were closed whose client had sent something by TLS, but no whole request"
 	if err := seen.lossy(); err == nil || err.Error() != veiled {
 		t.Errorf("lossy() = %v, want %s", err, veiled)
+	}
+}
+
+// The binding refuses at once; the filter is for answers to SYN cookies, which the binding
+// would keep out.
+func TestDoorIsShutByTheFilterOnlyWhereThereWereCookies(t *testing.T) {
+	t.Parallel()
+	for _, cookies := range []bool{false, true} {
+		c, _ := connPair(t)
+		tried, _ := connPair(t)
+		if bindToNothing(tried.ln.tcp) != nil || dropSYN(tried.ln.tcp) != nil {
+			t.Skip("kernel: this process may not use both")
+		}
+		c.ln.inherit()
+		if cookies {
+			c.ln.cookies.older = -1 // as if one had been sent since
+		}
+		if d := c.ln.shutDoor(time.Now()); d.open != nil || d.filtered != cookies {
+			t.Errorf("cookies %t: open %v, filtered %t", cookies, d.open, d.filtered)
+		}
 	}
 }
