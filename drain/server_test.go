@@ -699,7 +699,10 @@ func TestWhatTheDeadlineEndsIsNotCalledLossless(t *testing.T) {
 				_, _ = io.WriteString(conn, send)
 				answer(t, answers)
 			}
-			eventually(t, "a connection", func() bool { return r.ln.count() == 1 })
+			eventually(t, name+" connection", func() bool {
+				all := r.ln.snapshot()
+				return len(all) == 1 && all[0].current().String() == name
+			})
 			if report := r.stop(t, time.Nanosecond); report.Lossless() || report.Requests != 0 {
 				t.Errorf("Shutdown() = %+v, want no request, and a doubt: nothing was waited for", report)
 			}
