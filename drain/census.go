@@ -62,7 +62,6 @@ const (
 	tcpSynReceived = 3
 	tcpFinWait1    = 4
 	tcpFinWait2    = 5
-	tcpTimeWait    = 6
 	tcpClose       = 7
 	tcpLastAck     = 9
 	tcpClosing     = 11
@@ -144,38 +143,46 @@ func (all *census) dump(fd int, family uint8) error {
 		if err != nil {
 			return os.NewSyscallError("recvfrom NETLINK_SOCK_DIAG", err)
 		}
-		for rest := buf[:n]; len(rest) >= unix.SizeofNlMsghdr; {
-			h := (*unix.NlMsghdr)(unsafe.Pointer(&rest[0]))
-			if h.Len < unix.SizeofNlMsghdr || int(h.Len) > len(rest) {
-				return errors.New("NETLINK_SOCK_DIAG: a message without an end")
-			}
-			body := rest[unix.SizeofNlMsghdr:h.Len]
-			switch h.Type {
-			case unix.NLMSG_DONE:
-				return nil
-			case unix.NLMSG_ERROR:
-				if len(body) < 4 {
-					return errors.New("NETLINK_SOCK_DIAG: an error without a number")
-				}
-				errno := -int32(binary.NativeEndian.Uint32(body))
-				return fmt.Errorf("NETLINK_SOCK_DIAG: %w", unix.Errno(errno))
-			}
-			if len(body) >= int(unsafe.Sizeof(diagMessage{})) {
-				m := (*diagMessage)(unsafe.Pointer(&body[0]))
-				// The count of retransmissions has those that the client has asked for by
-				// another SYN, so the timer has to tell.
-				ip := net.IP(m.id.src[:])
-				if m.family == unix.AF_INET {
-					ip = ip[:net.IPv4len]
-				}
-				if all.has(ip) {
-					id := socketID(string(m.id.dst[:]) + string(m.id.dport[:]))
-					all.add(id, uint64(m.state), m.expires > staleTimer, uint64(m.wqueue), uint64(m.inode))
-				}
-			}
-			rest = rest[min(len(rest), (int(h.Len)+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1)):]
+		if done, err := all.addAll(buf[:n]); done || err != nil {
+			return err
 		}
 	}
+}
+
+// addAll adds the sockets of one answer of the kernel, and says whether it is the last.
+func (all *census) addAll(rest []byte) (done bool, err error) {
+	for len(rest) >= unix.SizeofNlMsghdr {
+		h := (*unix.NlMsghdr)(unsafe.Pointer(&rest[0]))
+		if h.Len < unix.SizeofNlMsghdr || int(h.Len) > len(rest) {
+			return false, errors.New("NETLINK_SOCK_DIAG: a message without an end")
+		}
+		body := rest[unix.SizeofNlMsghdr:h.Len]
+		switch h.Type {
+		case unix.NLMSG_DONE:
+			return true, nil
+		case unix.NLMSG_ERROR:
+			if len(body) < 4 {
+				return false, errors.New("NETLINK_SOCK_DIAG: an error without a number")
+			}
+			errno := -int32(binary.NativeEndian.Uint32(body))
+			return false, fmt.Errorf("NETLINK_SOCK_DIAG: %w", unix.Errno(errno))
+		}
+		if len(body) >= int(unsafe.Sizeof(diagMessage{})) {
+			m := (*diagMessage)(unsafe.Pointer(&body[0]))
+			// The count of retransmissions has those that the client has asked for by
+			// another SYN, so the timer has to tell.
+			ip := net.IP(m.id.src[:])
+			if m.family == unix.AF_INET {
+				ip = ip[:net.IPv4len]
+			}
+			if all.has(ip) {
+				id := socketID(string(m.id.dst[:]) + string(m.id.dport[:]))
+				all.add(id, uint64(m.state), m.expires > staleTimer, uint64(m.wqueue), uint64(m.inode))
+			}
+		}
+		rest = rest[min(len(rest), (int(h.Len)+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1)):]
+	}
+	return false, nil
 }
 
 // readCensus reads the kernel's tables (proc_pid_net(5)). A kernel without IPv6 has no

@@ -109,8 +109,8 @@ func (c *conn) beforeRead(room int) {
 	if p := c.current(); !c.plain || p != Silent && p != Idle {
 		return
 	}
-	held := c.pipeline.room - room
-	if held > 0 && (held > len(c.tail) || !blank(c.tail[len(c.tail)-held:])) {
+	held := max(0, c.pipeline.room-room)
+	if held > len(c.tail) || !blank(c.tail[len(c.tail)-held:]) {
 		// A single byte, such as net/http reads to see its client go, is the first of a
 		// request: what was in the buffer before does not matter any more.
 		if held == 1 {
@@ -119,7 +119,7 @@ func (c *conn) beforeRead(room int) {
 		c.enter(Reading)
 		return
 	}
-	c.pipeline = pipeline{room: room + max(held, 0)}
+	c.pipeline = pipeline{room: room + held}
 }
 
 // afterRead notes what has come. Below TLS nobody knows what it is before there is a
@@ -302,7 +302,7 @@ func (c *conn) writeChunk(p []byte) (written int, err error) {
 		n, err := c.TCPConn.Write(p[written:])
 		written += n
 		c.stall.take(n)
-		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || !c.mayGoOn(began) {
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || !c.mayGoOn(began, time.Since(c.ln.epoch)) {
 			return written, err
 		}
 	}
@@ -333,9 +333,8 @@ func (s *stall) take(n int) {
 }
 
 // mayGoOn is what a write whose deadline has passed asks: whether its client may have more
-// time. It began at that time since the listener's epoch.
-func (c *conn) mayGoOn(began time.Duration) bool {
-	now := time.Since(c.ln.epoch)
+// time. It began at that time since the listener's epoch, as now is.
+func (c *conn) mayGoOn(began, now time.Duration) bool {
 	blocked := now-began > time.Millisecond // if not, it was an earlier write's deadline
 	switch {
 	case c.stall.isOn() && unsent(c.TCPConn) == 0: // it has everything
@@ -499,42 +498,70 @@ func (c *conn) linger() {
 	if c.TCPConn.CloseWrite() != nil {
 		return
 	}
-	grace := max(minFINWait, min(distanceOf(tcpInfo(c.TCPConn)).idleGrace(), maxFINWait))
-	closed := was == Hijacked // by a handler that may be reading still
-	began, heard, size := time.Now(), time.Now(), 0
+	now := time.Now()
+	w := lastWords{
+		idle: waiting, sending: sending,
+		closed: was == Hijacked, // by a handler that may be reading still
+		grace:  max(minFINWait, min(distanceOf(tcpInfo(c.TCPConn)).idleGrace(), maxFINWait)),
+		began:  now, heard: now,
+	}
 	scrap := make([]byte, 4<<10)
 	pause := time.Millisecond
 	for !c.ln.isCut() {
 		if now := time.Now(); c.ln.draining.Load() {
-			quiet := closed || now.Sub(heard) > grace || now.Sub(began) > lingerInDrain
-			if finAcknowledged(c.TCPConn) && (closed || !waiting && (quiet || !sending)) ||
-				unsent(c.TCPConn) <= 1 && now.Sub(began) > grace && (quiet || !sending) {
+			if w.haveArrived(now, finAcknowledged(c.TCPConn), unsent(c.TCPConn)) {
 				break
 			}
 			pause = min(2*pause, 50*time.Millisecond)
 		} else {
-			if closed || now.Sub(heard) > lingerSilence || now.Sub(began) > lingerTime || size > lingerBytes {
+			if w.areEnough(now) {
 				break
 			}
 			pause = 500 * time.Millisecond
 		}
-		if closed {
+		if w.closed {
 			time.Sleep(pause) // it has nothing more to say, and may still be reading
 			continue
 		}
 		_ = c.TCPConn.SetReadDeadline(time.Now().Add(pause))
 		n, err := c.TCPConn.Read(scrap)
 		if n > 0 {
-			late, heard, size = true, time.Now(), size+n
+			late, w.heard, w.size = true, time.Now(), w.size+n
 		}
-		closed = errors.Is(err, io.EOF)
-		if err != nil && !closed && !errors.Is(err, os.ErrDeadlineExceeded) {
+		w.closed = errors.Is(err, io.EOF)
+		if err != nil && !w.closed && !errors.Is(err, os.ErrDeadlineExceeded) {
 			break // it has gone
 		}
 	}
 	if late && judged {
 		c.ln.late.Add(1)
 	}
+}
+
+// lastWords are what is known of a client that has its last answer, or is to get it.
+type lastWords struct {
+	idle    bool // its connection waited for a request
+	sending bool // it may be sending still
+	closed  bool // it sends no more
+	grace   time.Duration
+	began   time.Time // when the FIN was sent
+	heard   time.Time // when something came last, or began
+	size    int       // of what has come since then, in bytes
+}
+
+// areEnough says whether the client was heard for long enough.
+func (w *lastWords) areEnough(now time.Time) bool {
+	return w.closed || now.Sub(w.heard) > lingerSilence || now.Sub(w.began) > lingerTime || w.size > lingerBytes
+}
+
+// haveArrived says the same during a drain, by whether the FIN is acknowledged, and how
+// many bytes are not.
+func (w *lastWords) haveArrived(now time.Time, acknowledged bool, unsent int) bool {
+	quiet := w.closed || now.Sub(w.heard) > w.grace || now.Sub(w.began) > lingerInDrain || !w.sending
+	if acknowledged && (w.closed || !w.idle && quiet) {
+		return true
+	}
+	return unsent <= 1 && now.Sub(w.began) > w.grace && quiet
 }
 
 // ctxKey is the key of a request's connection in its context.

@@ -166,7 +166,8 @@ func TestEvictionOrder(t *testing.T) {
 			c.Close()
 		}()
 	}
-	eventually(t, "connections that have waited", func() bool { return time.Since(ln.epoch) > settledSilent+settled })
+	begun := time.Now()
+	eventually(t, "connections that have waited", func() bool { return time.Since(begun) > settledSilent+settled })
 	for i := len(order) - 1; i >= 0; i-- {
 		if !ln.evict(evicted) {
 			t.Fatalf("nobody left, want %v", order[i])

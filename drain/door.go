@@ -79,20 +79,24 @@ func (d *door) look() {
 	}
 	d.blind = errors.Join(d.blind, err)
 	// Where sockets are many, it takes long.
-	d.next = time.Now().Add(max(look, 2*time.Since(now)))
+	d.next = time.Now().Add(pauseAfter(time.Since(now), look))
 	if d.closed {
 		return
 	}
-	underWay := d.found.handshakes > d.found.stale && now.Sub(d.began) < handshakeWait
-	if d.blind != nil || d.filtered && d.cookies {
-		underWay = now.Sub(d.began) < cookieWait
-	}
-	if underWay || waiting > 0 {
+	if d.underWay(now) || waiting > 0 {
 		d.calm = false
 		return
 	}
 	d.closed, d.unfinished = d.calm, d.found.handshakes
 	d.calm = true
+}
+
+// underWay says whether handshakes are, or may be, that have to be waited for.
+func (d *door) underWay(now time.Time) bool {
+	if d.blind != nil || d.filtered && d.cookies {
+		return now.Sub(d.began) < cookieWait
+	}
+	return d.found.handshakes > d.found.stale && now.Sub(d.began) < handshakeWait
 }
 
 // delivered says whether the clients of all connections that this process has closed

@@ -44,10 +44,11 @@ func tcpInfo(c syscall.Conn) *unix.TCPInfo {
 }
 
 // finAcknowledged says whether the peer's kernel has everything that was sent, FIN
-// included, or the connection is over.
+// included, or the connection is over: a descriptor never sees TIME_WAIT, which is CLOSE
+// to it (net/ipv4/tcp_minisocks.c, tcp_time_wait).
 func finAcknowledged(c syscall.Conn) bool {
 	info := tcpInfo(c)
-	return info == nil || info.State == tcpFinWait2 || info.State == tcpTimeWait || info.State == tcpClose
+	return info == nil || info.State == tcpFinWait2 || info.State == tcpClose
 }
 
 // queued is the number of connections that the kernel holds for Accept: for a

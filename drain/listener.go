@@ -181,7 +181,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		case temporary(err):
 			l.failed = time.Now()
 			l.observe(Event{AcceptFailed, err})
-			pause = min(max(2*pause, 5*time.Millisecond), 500*time.Millisecond)
+			pause = longer(pause)
 			if !l.evict(descriptors) {
 				time.Sleep(pause)
 			}
@@ -189,6 +189,11 @@ func (l *Listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 	}
+}
+
+// longer is how long to wait for descriptors after a pause that has not helped.
+func longer(pause time.Duration) time.Duration {
+	return min(max(2*pause, 5*time.Millisecond), 500*time.Millisecond)
 }
 
 // resumed is how long nothing must have failed for accept(2) to work again. While there

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Server is a net/http server on a Listener, which can be stopped without losing a
@@ -257,6 +259,8 @@ const (
 	// cookieWait is how long the answers to SYN cookies, which the kernel forgets, are
 	// waited for.
 	cookieWait = time.Second
+	// leastLooks is how often it looks at a connection before it sends it away.
+	leastLooks = 10
 	// onlookers is how long an expendable request may go on when all others are done.
 	onlookers = time.Second
 )
@@ -281,7 +285,7 @@ func (s *Server) shutdown(ctx context.Context) Report {
 	for ctx.Err() == nil {
 		looked := time.Now()
 		s.ln.dismissIdle()
-		pause := max(poll, 2*time.Since(looked)) // where connections are many, it takes long
+		pause := pauseAfter(time.Since(looked), poll) // where connections are many, it takes long
 		door.look()
 		if door.closed {
 			s.ln.empty()
@@ -315,6 +319,10 @@ func (s *Server) shutdown(ctx context.Context) Report {
 	report.Took = time.Since(began)
 	return report
 }
+
+// pauseAfter is how long to wait after what took that long, so that it takes a third of a
+// processor at most.
+func pauseAfter(took, least time.Duration) time.Duration { return max(least, 2*took) }
 
 // onlyExpendable says whether nothing is left, or after a while nothing that counts.
 func (l *Listener) onlyExpendable(since time.Duration) bool {
@@ -368,7 +376,6 @@ func (c *conn) hasRequest(phase Phase) bool {
 // How long one has waited is measured in looks, too: where the processor is scarce, a
 // client's next request and this loop are late together.
 func (l *Listener) dismissIdle() {
-	const looks = 10
 	for _, c := range l.snapshot() {
 		waited := c.waited()
 		if waited < poll {
@@ -382,13 +389,18 @@ func (l *Listener) dismissIdle() {
 		if info == nil || unsent(c.TCPConn) > 0 {
 			continue // its client has not even got the last answer
 		}
-		grace := distanceOf(info).idleGrace()
-		if c.phaseIs(Silent) {
-			grace = distanceOf(info).silentGrace()
-		}
-		heard := time.Duration(min(info.Last_ack_recv, info.Last_data_recv)) * time.Millisecond
-		if min(waited, heard) >= grace && c.looks >= looks {
+		if c.looks >= leastLooks && hasBeenSilent(info, c.phaseIs(Silent), waited) {
 			c.leave(drained)
 		}
 	}
+}
+
+// hasBeenSilent says whether a client at work would have been heard of by now.
+func hasBeenSilent(info *unix.TCPInfo, fromTheStart bool, waited time.Duration) bool {
+	grace := distanceOf(info).idleGrace()
+	if fromTheStart {
+		grace = distanceOf(info).silentGrace()
+	}
+	heard := time.Duration(min(info.Last_ack_recv, info.Last_data_recv)) * time.Millisecond
+	return min(waited, heard) >= grace
 }
