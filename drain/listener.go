@@ -126,9 +126,6 @@ func Listen(ctx context.Context, addr string, o Options) (*Listener, error) {
 	control(l.tcp, func(fd int) {
 		family, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 		l.family = uint8(family)
-		// Accepted sockets inherit it. Otherwise the kernel takes megabytes for a client
-		// that reads nothing, and each takes the longer to be noticed.
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, chunk)
 	})
 	l.ending, l.endStreams = context.WithCancel(context.Background())
 	l.inherit = sync.OnceFunc(func() {
@@ -297,7 +294,7 @@ func (l *Listener) makeRoom() (above, ok bool) {
 		if l.evict(evicted) {
 			continue
 		}
-		if l.count() < l.maxConns+l.spare {
+		if l.count() < l.maxConns+l.spare && !l.someoneWillYield() {
 			above = true
 			break
 		}
@@ -313,6 +310,12 @@ func (l *Listener) makeRoom() (above, ok bool) {
 	l.fullSince = time.Time{}
 	l.pressed.Store(false)
 	return above, true
+}
+
+// someoneWillYield says whether a connection waits for its client, although not for long
+// enough yet.
+func (l *Listener) someoneWillYield() bool {
+	return slices.ContainsFunc(l.snapshot(), func(c *conn) bool { return c.phaseIs(Silent, Reading, Idle, Lingering) })
 }
 
 // Room says whether the connection of ctx is below Options.MaxConns, and waits up to two
@@ -375,6 +378,9 @@ func (l *Listener) evict(why reason) bool {
 			_ = c.end()
 			return true
 		case slowToRead, slowToSend:
+			if l.someoneWillYield() { // who has no request, and goes first
+				return false
+			}
 			l.left(why)
 			_ = c.reset()
 			return true
