@@ -288,7 +288,8 @@ func TestHalfClosedClientsGetTheirAnswer(t *testing.T) {
 	for server, base := range map[string]string{"app": in.app, "ops": in.ops} {
 		for pattern, v := range in.visits(t, server) {
 			switch {
-			case v.get != 0 && !strings.Contains(v.path, "/trace") && v.path != "/events":
+			// There is one recording at a time, which is above.
+			case v.get != 0 && !strings.Contains(v.path, "/trace") && !strings.Contains(v.path, "/profile") && v.path != "/events":
 				requests[server+" GET "+pattern] = request{host(base), "GET", v.path, ""}
 			case v.post == 200:
 				requests[server+" POST "+pattern] = request{host(base), "POST", v.path, "x"}
@@ -297,11 +298,11 @@ func TestHalfClosedClientsGetTheirAnswer(t *testing.T) {
 	}
 	for name, req := range requests {
 		for _, version := range []string{"1.1", "1.0"} {
+			if version == "1.0" && strings.Contains(req.path, "seconds=") {
+				continue
+			}
 			t.Run(name+" by HTTP/"+version, func(t *testing.T) {
 				t.Parallel()
-				if version == "1.0" && strings.Contains(req.path, "seconds=") {
-					t.Skip("there is one recording at a time")
-				}
 				text := fmt.Sprintf("%s %s HTTP/%s\r\nHost: x\r\n", req.method, req.path, version)
 				if req.method == "POST" {
 					text += fmt.Sprintf("Content-Length: %d\r\n", len(req.body))
