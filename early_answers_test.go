@@ -38,9 +38,8 @@ func startRefusing(t *testing.T) map[string]string {
 	busy := start(t, "IMAGELAB_MAX_IN_FLIGHT=1", "IMAGELAB_FAULTS=true", "IMAGELAB_SHUTDOWN_TIMEOUT=1ms")
 	hold, _ := dial(t, host(busy.app))
 	fmt.Fprint(hold, "GET /delay/10m HTTP/1.1\r\nHost: x\r\n\r\n")
-	eventually(t, "overload", func() bool {
-		resp, _ := fetch(t, "GET", busy.app+"/", "")
-		return resp.StatusCode == http.StatusServiceUnavailable
+	eventually(t, "request that takes the only place", func() bool {
+		return busy.metric(t, `imagelab_http_requests_in_flight{route="/delay/{duration}",server="app"}`) == "1"
 	})
 	full := start(t, "IMAGELAB_STORE_MAX_BLOB=64MiB", "IMAGELAB_STORE_CAPACITY=64MiB")
 	resp, err := client().Post(full.app+"/store", "", io.LimitReader(zeros{}, 64<<20-4096))
