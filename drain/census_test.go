@@ -139,7 +139,10 @@ func TestCookiesAreFreshUntilTheirClientsHaveGone(t *testing.T) {
 	jar.look(sent(5), start)
 	check(5, false) // those that were sent before the start are another's
 	check(6, true)
-	jar.look(sent(6), start.Add(10*time.Second-1)) // too early to count
+	for range 2 {
+		jar.look(sent(6), start.Add(10*time.Second-1)) // too early to count
+	}
+	check(6, true)
 	jar.look(sent(7), start.Add(10*time.Second))
 	check(7, true)
 	jar.look(sent(7), start.Add(20*time.Second))
