@@ -251,11 +251,21 @@ func TestSignalsEndAProbeAsUnhealthy(t *testing.T) {
 			}).Addr().String()
 			cmd := exec.Command(os.Args[0], "--healthcheck", "--timeout", patience.String(), url)
 			cmd.Env = []string{asProgram + "=1"}
-			go func() {
-				<-asked
+			var out, complaints strings.Builder
+			cmd.Stdout, cmd.Stderr = &out, &complaints
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			overdue := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+			defer overdue.Stop()
+			select {
+			case <-asked:
 				_ = cmd.Process.Signal(sig)
-			}()
-			code, stdout, stderr := execute(t, cmd)
+			case <-time.After(patience):
+				t.Error("the probe never asked")
+			}
+			_ = cmd.Wait()
+			code, stdout, stderr := cmd.ProcessState.ExitCode(), out.String(), complaints.String()
 			checkVerdict(t, code, stdout, stderr)
 			if want := "unhealthy: the probe was stopped: " + sig.String() + " " + url + "\n"; code != exitFailed || stdout != want {
 				t.Errorf("probe = %d %q, want 1 and %q", code, stdout, want)

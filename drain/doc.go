@@ -78,8 +78,8 @@
 //     for 64 KiB of its answer, and last those that have not brought more of a body for 5 s.
 //     A kind comes up when none before it has waited long enough. Only a request that waits
 //     for its handler is never cut, nor is a hijacked connection.
-//   - Options.Spare connections are let in above that, for health checks; Room is for the
-//     other handlers.
+//   - Options.Spare connections are let in above that when all others are being served, each
+//     for one request, for health checks; Room is for the other handlers.
 //   - A request with both Content-Length and Transfer-Encoding, or of HTTP/1.0 with the
 //     latter, is its connection's last (RFC 9112, 6.1), as others may see another end of it.
 //     Below TLS that is not seen.

@@ -312,15 +312,18 @@ func (l *Listener) makeRoom() (above, ok bool) {
 	return above, true
 }
 
-// someoneWillYield says whether a connection waits for its client, although not for long
-// enough yet.
+// someoneWillYield says whether a connection without a request waits for its client,
+// although not for long enough yet. One whose client has sent something waits for this
+// process.
 func (l *Listener) someoneWillYield() bool {
-	return slices.ContainsFunc(l.snapshot(), func(c *conn) bool { return c.phaseIs(Silent, Reading, Idle, Lingering) })
+	return slices.ContainsFunc(l.snapshot(), func(c *conn) bool {
+		return c.phaseIs(Lingering) || c.phaseIs(Silent, Reading, Idle) && !unread(c.TCPConn)
+	})
 }
 
 // Room says whether the connection of ctx is below Options.MaxConns, and waits up to two
-// seconds for that, or less if others wait outside. If not, the request should be answered 503. Only a connection that
-// Options.Spare has let in can be above.
+// seconds for that, or less if others wait outside. If not, the request should be answered
+// 503. Only a connection that Options.Spare has let in can be above.
 func Room(ctx context.Context) bool {
 	c := connOf(ctx)
 	if c == nil || !c.above.Load() {

@@ -132,23 +132,31 @@ func TestSpareConnectionMovesIn(t *testing.T) {
 	var refused atomic.Int64
 	s := busy(t, 1, &refused)
 	conn, answers := s.dial(t)
-	fmt.Fprint(conn, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-	answer(t, answers)
+	fmt.Fprint(conn, getRoot) // which waits for room
+	eventually(t, "request above the cap", func() bool { return s.active() == 3 })
 	for _, c := range s.ln.snapshot() {
-		if c.phaseIs(Active) {
+		if !c.above.Load() {
 			_ = c.end()
 			break
 		}
 	}
-	fmt.Fprint(conn, getRoot)
-	if body, _ := answer(t, answers); body != "room" {
-		t.Errorf("answer = %q, want that there is room again", body)
+	if body, last := answer(t, answers); body != "room" || last {
+		t.Errorf("answer = %q, the last %t, want that there is room again, for more requests", body, last)
 	}
-	eventually(t, "connection below the cap", func() bool {
-		s.ln.mu.Lock()
-		defer s.ln.mu.Unlock()
-		return s.ln.above == 0
-	})
+}
+
+// A client that sends one request after the other is not to keep a health check out.
+func TestSpareConnectionIsForOneRequest(t *testing.T) {
+	t.Parallel()
+	var refused atomic.Int64
+	s := busy(t, 1, &refused)
+	for _, path := range []string{"/health", "/", "/health"} {
+		conn, answers := s.dial(t)
+		_, _ = io.WriteString(conn, strings.Repeat("GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n", 10))
+		if _, last := answer(t, answers); !last {
+			t.Errorf("GET %s above the cap is not the last of its connection", path)
+		}
+	}
 }
 
 func TestSlowClientsMakeRoom(t *testing.T) {

@@ -172,10 +172,12 @@ func (w *lastWriter) beforeHeader() {
 	}
 	w.begun = true
 	r := w.request
-	if !w.last && !w.ln.draining.Load() {
+	c := connOf(r.Context())
+	last := w.last || c != nil && c.above.Load() // a place above the cap is for one request
+	if !last && !w.ln.draining.Load() {
 		return
 	}
-	if c := connOf(r.Context()); !w.last && c != nil && r.ContentLength == 0 && c.more() {
+	if !last && c != nil && r.ContentLength == 0 && c.more() {
 		return
 	}
 	w.Header().Set("Connection", "close")
