@@ -291,9 +291,10 @@ func (p *passage) answer(status int) {
 	}
 }
 
-// cut ends half an answer.
+// cut ends half an answer, of which the client gets what has come.
 func (p *passage) cut(err error) {
 	p.fail(err)
+	p.flush()
 	if !p.r.ProtoAtLeast(1, 1) {
 		drain.Reset(p.r.Context()) // the end of the connection is that of the answer
 	}
