@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -25,6 +26,7 @@ type front struct {
 	wait     time.Duration // Config.UpstreamWait
 	trusted  prefixList
 	patience time.Duration // Config.ReadTimeout
+	maxBody  int64         // Config.MaxBody if it is set, or more than there can be
 	metrics  *frontMetrics
 	log      *slog.Logger
 	lines    lineBudget
@@ -32,10 +34,15 @@ type front struct {
 	passages sync.Pool
 }
 
-func newFront(b backend, cfg Config, m *frontMetrics, log *slog.Logger) *front {
+// newFront makes the front of a backend. The upstream has bounds of its own, so that
+// Config.MaxBody counts only if boundsBodies says that it was asked for.
+func newFront(b backend, cfg Config, boundsBodies bool, m *frontMetrics, log *slog.Logger) *front {
 	f := &front{
-		backend: b, wait: cfg.UpstreamWait, trusted: cfg.TrustedProxies, patience: cfg.ReadTimeout,
+		backend: b, wait: cfg.UpstreamWait, trusted: cfg.TrustedProxies, patience: cfg.ReadTimeout, maxBody: math.MaxInt64,
 		metrics: m, log: log.With("server", "app"), epoch: time.Now(),
+	}
+	if boundsBodies {
+		f.maxBody = int64(cfg.MaxBody)
 	}
 	f.passages.New = func() any { return newPassage(f) }
 	return f
@@ -113,6 +120,10 @@ func (p *passage) unblockBody() {
 
 // serve passes the request on, a second time if nothing can have come of the first.
 func (p *passage) serve() {
+	if p.r.ContentLength > p.f.maxBody {
+		p.refuseLength()
+		return
+	}
 	p.request()
 	for second := false; ; second = true {
 		err := p.send()
@@ -262,6 +273,9 @@ func (p *passage) answer(status int) {
 	if !p.x.HasWholeRequest() {
 		// An early answer. Nobody knows where the next request would begin.
 		h["Connection"] = []string{"close"}
+	}
+	if !p.r.ProtoAtLeast(1, 1) {
+		delete(h, "Trailer") // there can be none
 	}
 	if isEventStream(h) {
 		defer p.endWithServer()()
@@ -482,7 +496,7 @@ func (p *passage) requestBody() {
 	rc := http.NewResponseController(p.w)
 	// Otherwise the rest of the body is thrown away at the first byte of an answer.
 	_ = rc.EnableFullDuplex()
-	p.body = clientBody{from: r.Body, rc: rc, patience: p.f.patience, left: p.f.patience}
+	p.body = clientBody{from: r.Body, rc: rc, patience: p.f.patience, left: p.f.patience, room: p.f.maxBody}
 	req.Body, req.Length = &p.body, r.ContentLength
 	req.Expects100 = hasToken(r.Header["Expect"], "100-continue") && r.ProtoAtLeast(1, 1)
 }
@@ -495,6 +509,7 @@ type clientBody struct {
 	patience time.Duration
 	left     time.Duration // of patience
 	came     int           // of the 64 KiB
+	room     int64         // bytes that may come
 	begun    bool
 }
 
@@ -508,6 +523,9 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	b.left -= time.Since(began)
 	if b.came += n; b.came >= bodyChunk {
 		b.came, b.left = 0, b.patience
+	}
+	if b.room -= int64(n); b.room < 0 {
+		return 0, errTooLarge
 	}
 	return n, err
 }
@@ -559,12 +577,19 @@ func (p *passage) refuse(err error) {
 	writeProblem(p.w, answer.status, answer.code, answer.why)
 }
 
+// errTooLarge ends a body that is longer than it may be.
+var errTooLarge = errors.New("body too large")
+
+func (p *passage) refuseLength() {
+	p.f.metrics.tooLarge.Inc()
+	writeError(p.w, http.StatusRequestEntityTooLarge, "body-too-large", atMost(p.f.maxBody))
+}
+
 // refuseBody answers a client that has not sent what it has announced.
 func (p *passage) refuseBody(err error) {
-	var tooLarge *http.MaxBytesError
 	switch {
-	case errors.As(err, &tooLarge):
-		writeError(p.w, http.StatusRequestEntityTooLarge, "body-too-large", atMost(tooLarge.Limit))
+	case errors.Is(err, errTooLarge):
+		p.refuseLength()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		writeError(p.w, http.StatusRequestTimeout, "body-too-slow", "64 KiB of a body within IMAGELAB_READ_TIMEOUT")
 	case errors.Is(err, io.ErrUnexpectedEOF), drain.Gone(p.r.Context()):

@@ -207,14 +207,16 @@ type frontMetrics struct {
 	failures [upstream.Reasons]prometheus.Counter
 	repeated prometheus.Counter
 	waiting  prometheus.Gauge
+	tooLarge prometheus.Counter // one of metrics.rejected
 }
 
-func newFrontMetrics(reg prometheus.Registerer) *frontMetrics {
+func newFrontMetrics(reg prometheus.Registerer, all *metrics) *frontMetrics {
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "imagelab_upstream_failures_total",
 		Help: "Requests that were not passed on, or whose answer was cut, by reason.",
 	}, []string{"reason"})
 	m := &frontMetrics{
+		tooLarge: all.rejected.WithLabelValues("body"),
 		header: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "imagelab_upstream_header_seconds",
 			Help:    "Time from a request's header to that of the upstream's answer, the wait for an upstream that is not there included.",

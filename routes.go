@@ -45,15 +45,13 @@ func addFront(s *server, cfg Config, vars []variable, opsHere bool, reg promethe
 		log.Warn("requests are passed on to another machine, and in the clear", "upstream", u.address)
 	}
 	d := newDestination(newPool(u.network, u.address, cfg))
-	var h http.Handler = newFront(fixed{d}, cfg, newFrontMetrics(reg), log)
-	if named(vars, "IMAGELAB_MAX_BODY").Source != "default" {
-		h = s.limitBody(h.ServeHTTP) // the upstream has limits of its own, unless it was asked for
-	}
+	boundsBodies := named(vars, "IMAGELAB_MAX_BODY").Source != "default"
+	f := newFront(fixed{d}, cfg, boundsBodies, newFrontMetrics(reg, s.metrics), log)
 	own := ""
 	if opsHere {
 		own = "/-/"
 	}
-	s.passOn(h, own)
+	s.passOn(f, own)
 }
 
 // opsRoutes are what the ops listener serves from.
