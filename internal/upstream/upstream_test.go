@@ -524,7 +524,8 @@ func FuzzAnswer(f *testing.F) {
 		if got.reason() != whole.reason() || got.status != whole.status || got.body != whole.body {
 			t.Fatalf("%q in pieces of %d is %+v, and in one %+v", text, int(piece)+1, got, whole)
 		}
-		if got.err != nil {
+		// White space before a colon is a part of the name for net/http.
+		if got.err != nil || strings.Contains(text, " :") || strings.Contains(text, "\t:") {
 			return
 		}
 		r := bufio.NewReader(strings.NewReader(text))
@@ -534,7 +535,7 @@ func FuzzAnswer(f *testing.F) {
 			resp, err = http.ReadResponse(r, req)
 		}
 		if err != nil {
-			return // such as white space before a colon
+			return
 		}
 		body, err := io.ReadAll(resp.Body)
 		if resp.StatusCode != got.status || string(body) != got.body || err != nil {
