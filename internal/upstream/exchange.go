@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -121,6 +122,7 @@ func (c *conn) begin(req *Request, reused bool, now time.Time) (*Exchange, error
 	switch {
 	case req.Body == nil:
 		x.allRead.Store(true)
+		runtime.Gosched() // others first: by then the answer may be here, and is read without a wait
 	case req.Expects100:
 		x.expecting = true
 	default:
