@@ -91,8 +91,6 @@ func serve(stop *stopper, cfg Config, vars []variable, environ []string, log *sl
 		return exitFailed
 	}
 	m.caps(lim, opsLn != nil)
-	blobs := openStore(cfg, lim.uploads, reg, m, log)
-	defer blobs.close()
 	system := newSystem(environ, cfg.Variant, cfg.ImageBudget)
 	reg.MustRegister(cgroupMetrics{system.Usage})
 	auditor := newAuditor(system, h.app, reg, m, log)
@@ -103,6 +101,8 @@ func serve(stop *stopper, cfg Config, vars []variable, environ []string, log *sl
 	if cfg.Upstream.isSet() {
 		addFront(app, cfg, vars, opsLn == nil, reg, log)
 	} else {
+		blobs := openStore(cfg, lim.uploads, reg, m, log)
+		defer blobs.close()
 		addAppRoutes(app, cfg, h, blobs)
 	}
 	servers := []*server{app}
