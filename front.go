@@ -178,6 +178,7 @@ func (p *passage) mayRepeat(err error) bool {
 
 // send sends the request to a destination, and waits for one that is not there.
 func (p *passage) send() error {
+	from := time.Now()
 	d, err := p.f.backend.acquire(endedContext)
 	if err == nil {
 		p.to = d
@@ -186,7 +187,7 @@ func (p *passage) send() error {
 	if err == nil || !isNotThere(err) {
 		return err
 	}
-	return p.sendLater(err)
+	return p.sendLater(err, from.Add(p.f.wait))
 }
 
 // endedContext is that of somebody who does not wait.
@@ -202,15 +203,14 @@ func isNotThere(err error) bool {
 	return !errors.As(err, &failure) || failure.Reason == upstream.NotThere
 }
 
-// sendLater waits for a destination until Config.UpstreamWait is over, or the server stops
-// waiting.
-func (p *passage) sendLater(err error) error {
+// sendLater waits for a destination until a moment, or until the server waits for its streams
+// to end. The error is why it has to.
+func (p *passage) sendLater(err error, until time.Time) error {
 	p.f.metrics.waiting.Inc()
 	defer p.f.metrics.waiting.Dec()
 	ending, cancel := untilEnding(p.r)
 	defer cancel()
-	left := p.f.wait - (time.Since(p.f.epoch) - p.began)
-	ctx, cancel := context.WithTimeout(ending, left)
+	ctx, cancel := context.WithDeadline(ending, until)
 	defer cancel()
 	for ctx.Err() == nil {
 		if p.to != nil {
