@@ -81,7 +81,7 @@ func (t *tunnel) run(fromServer, fromClient []byte, ending <-chan struct{}) {
 		case <-ending:
 			ending = nil
 			t.late.Store(true)
-			t.leave()
+			go t.leave()
 			patience = time.After(tunnelPatience)
 		case <-patience:
 			patience = nil
@@ -97,16 +97,31 @@ func (t *tunnel) abort() {
 	_ = t.server.Close()
 }
 
-// pump passes on what comes from a connection, until it ends.
+// pump passes on what comes from a connection, until it ends. Most upgraded connections wait
+// most of the time, so that a large buffer is only for those with much to say.
 func pump(from net.Conn, write func([]byte) error) error {
-	buf := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buf)
+	small := make([]byte, 4<<10)
+	buf := small
+	var large *[]byte
+	defer func() {
+		if large != nil {
+			copyBuffers.Put(large)
+		}
+	}()
 	for {
-		n, err := from.Read(*buf)
+		n, err := from.Read(buf)
 		if n > 0 {
-			if err := write((*buf)[:n]); err != nil {
+			if err := write(buf[:n]); err != nil {
 				return err
 			}
+		}
+		switch {
+		case large == nil && n == len(small):
+			large = copyBuffers.Get().(*[]byte)
+			buf = *large
+		case large != nil && n <= len(small):
+			copyBuffers.Put(large)
+			large, buf = nil, small
 		}
 		if err == io.EOF {
 			return nil
@@ -151,11 +166,9 @@ func (t *tunnel) write(b []byte) error {
 	return err
 }
 
-// leave says goodbye to the server in the client's name.
+// leave says goodbye to the server in the client's name. It waits for write, which abort ends.
 func (t *tunnel) leave() {
-	if !t.mu.TryLock() {
-		return // write is at it, and the next one will know
-	}
+	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case t.told:
