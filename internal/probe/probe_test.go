@@ -300,8 +300,9 @@ func TestRunReachesEveryKindOfTarget(t *testing.T) {
 	addr := plain.Listener.Addr().String()
 	_, port, _ := net.SplitHostPort(addr)
 
-	// A path of a socket is at most 107 bytes, and a test's own is often longer.
-	dir, err := os.MkdirTemp("", "probe")
+	// A path of a socket is at most 107 bytes, a message shows fewer, and a folder of the
+	// test's own is often longer.
+	dir, err := os.MkdirTemp("/tmp", "probe")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -833,7 +834,7 @@ func FuzzRun(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	dir, err := os.MkdirTemp("", "fuzz")
+	dir, err := os.MkdirTemp("/tmp", "fuzz")
 	if err != nil {
 		f.Fatal(err)
 	}
