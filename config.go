@@ -59,6 +59,12 @@ type Config struct {
 	MaxInFlight int      `env:"IMAGELAB_MAX_IN_FLIGHT" envDefault:"0" min:"0" max:"1000000" want:"a number of requests, or 0 to derive it" desc:"requests served at once, the rest get 503; 0 means three quarters of the connections"`
 	MaxBody     ByteSize `env:"IMAGELAB_MAX_BODY" envDefault:"1MiB" min:"0B" max:"1TiB" desc:"largest request body, except for /store"`
 
+	Upstream        upstreamAddr  `group:"The front" env:"IMAGELAB_UPSTREAM" want:"a port of 127.0.0.1 such as 3000, http://host:port, unix:///path.sock, or with a command auto" desc:"where requests are passed on to; unset, the built-in app answers"`
+	UpstreamWait    time.Duration `env:"IMAGELAB_UPSTREAM_WAIT" envDefault:"10s" min:"0s" max:"10m" desc:"how long a request waits for an upstream that takes no connections, before 503"`
+	UpstreamTimeout time.Duration `env:"IMAGELAB_UPSTREAM_TIMEOUT" envDefault:"60s" min:"1ms" max:"24h" desc:"how long the upstream may take for an answer's header, before 504; what follows it may take as long as it likes"`
+	UpstreamIdle    time.Duration `env:"IMAGELAB_UPSTREAM_IDLE" envDefault:"1s" min:"0s" max:"1h" desc:"how long a connection to the upstream is kept for its next request; keep it below what the upstream allows"`
+	TrustedProxies  prefixList    `env:"IMAGELAB_TRUSTED_PROXIES" want:"networks with commas between, such as 10.0.0.0/8,192.168.1.7,fd00::/8" desc:"networks of proxies whose X-Forwarded fields are believed"`
+
 	DataDir       string   `group:"The store" env:"IMAGELAB_DATA_DIR" envDefault:"/tmp" want:"an absolute path" desc:"the one directory that is written to; meant to be a tmpfs"`
 	StoreMaxBlob  ByteSize `env:"IMAGELAB_STORE_MAX_BLOB" envDefault:"1MiB" min:"0B" max:"1TiB" desc:"largest body that POST /store takes"`
 	StoreCapacity ByteSize `env:"IMAGELAB_STORE_CAPACITY" envDefault:"8MiB" min:"0B" max:"1TiB" desc:"bytes on the disk that /store takes in all; each blob takes whole pages of 4 KiB"`
@@ -350,6 +356,9 @@ func validate(cfg Config, vars []variable, unparsed []string) []error {
 	if !refused["IMAGELAB_STORE_MAX_BLOB"] && !refused["IMAGELAB_STORE_CAPACITY"] && cfg.StoreMaxBlob > cfg.StoreCapacity {
 		errs = append(errs, fmt.Errorf("%s is more than %s: want at most that",
 			named(vars, "IMAGELAB_STORE_MAX_BLOB").shown(), named(vars, "IMAGELAB_STORE_CAPACITY").shown()))
+	}
+	if !refused["PORT"] && !refused["IMAGELAB_OPS_ADDR"] && !refused["IMAGELAB_UPSTREAM"] {
+		errs = append(errs, upstreamErrors(cfg, vars)...)
 	}
 	return errs
 }

@@ -75,6 +75,8 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		size     = "want a size such as 512KiB, 16MiB or 150MB, from 0B to 1TiB"
 		ops      = "want host:port such as :9000 or 127.0.0.1:9000, or nothing for /-/ on the app listener"
 		bind     = "want an IP address or a host name without a port, or nothing for all interfaces"
+		upstream = "want a port of 127.0.0.1 such as 3000, http://host:port, unix:///path.sock, or with a command auto"
+		networks = "want networks with commas between, such as 10.0.0.0/8,192.168.1.7,fd00::/8"
 	)
 	for _, tc := range []struct {
 		name    string
@@ -114,6 +116,21 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		{"log format that is none", []string{"IMAGELAB_LOG_FORMAT=xml"}, []string{`IMAGELAB_LOG_FORMAT="xml": want json or text`}},
 		{"access log that is none", []string{"IMAGELAB_ACCESS_LOG=true"}, []string{`IMAGELAB_ACCESS_LOG="true": want errors, all or off`}},
 		{"relative data directory", []string{"IMAGELAB_DATA_DIR=tmp"}, []string{`IMAGELAB_DATA_DIR="tmp": want an absolute path`}},
+		{"upstream that is a word", []string{"IMAGELAB_UPSTREAM=app"}, []string{`IMAGELAB_UPSTREAM="app": ` + upstream}},
+		{"upstream without a scheme", []string{"IMAGELAB_UPSTREAM=127.0.0.1:3000"}, []string{`IMAGELAB_UPSTREAM="127.0.0.1:3000": ` + upstream}},
+		{"upstream over TLS", []string{"IMAGELAB_UPSTREAM=https://app:3000"}, []string{`IMAGELAB_UPSTREAM="https://app:3000": ` + upstream}},
+		{"upstream with a path", []string{"IMAGELAB_UPSTREAM=http://app:3000/v1"}, []string{`IMAGELAB_UPSTREAM="http://app:3000/v1": ` + upstream}},
+		{"upstream with a password", []string{"IMAGELAB_UPSTREAM=http://me:Zq7@app"}, []string{`IMAGELAB_UPSTREAM=(redacted): ` + upstream}},
+		{"upstream of port 0", []string{"IMAGELAB_UPSTREAM=0"}, []string{`IMAGELAB_UPSTREAM="0": ` + upstream}},
+		{"upstream above all ports", []string{"IMAGELAB_UPSTREAM=http://app:65536"}, []string{`IMAGELAB_UPSTREAM="http://app:65536": ` + upstream}},
+		{"upstream that is a relative socket", []string{"IMAGELAB_UPSTREAM=unix://app.sock"}, []string{`IMAGELAB_UPSTREAM="unix://app.sock": ` + upstream}},
+		{"upstream that is a socket of too long a path", []string{"IMAGELAB_UPSTREAM=unix:///" + strings.Repeat("x", 107)}, []string{`IMAGELAB_UPSTREAM="unix:///xxx`}},
+		{"upstream that is the app listener", []string{"PORT=3000", "IMAGELAB_UPSTREAM=3000"}, []string{`IMAGELAB_UPSTREAM="3000" is where the app listener is, PORT="3000": want another port`}},
+		{"upstream that is the app listener on an address", []string{"PORT=80", "IMAGELAB_BIND_ADDRESS=10.0.0.7", "IMAGELAB_UPSTREAM=http://10.0.0.7"}, []string{`IMAGELAB_UPSTREAM="http://10.0.0.7" is where the app listener is`}},
+		{"upstream that is the ops listener", []string{"IMAGELAB_UPSTREAM=http://localhost:9000"}, []string{`IMAGELAB_UPSTREAM="http://localhost:9000" is where the ops listener is, IMAGELAB_OPS_ADDR=":9000": want another port`}},
+		{"upstream of a command that is not there", []string{"IMAGELAB_UPSTREAM=auto"}, []string{`IMAGELAB_UPSTREAM="auto" needs a command`}},
+		{"network that is none", []string{"IMAGELAB_TRUSTED_PROXIES=10.0.0.0/8,proxy"}, []string{`IMAGELAB_TRUSTED_PROXIES="10.0.0.0/8,proxy": ` + networks}},
+		{"network that is an address within one", []string{"IMAGELAB_TRUSTED_PROXIES=10.0.0.7/8"}, []string{`IMAGELAB_TRUSTED_PROXIES="10.0.0.7/8": ` + networks}},
 		{"unknown name", []string{"IMAGELAB_DRAIN_DELAI=1s"}, []string{"IMAGELAB_DRAIN_DELAI is not a variable of imagelab, did you mean IMAGELAB_DRAIN_DELAY?"}},
 		{"slip in the name of a file", []string{"IMAGELAB_OPS_TOKENS_FILE=/x"}, []string{"IMAGELAB_OPS_TOKENS_FILE is not a variable of imagelab, did you mean IMAGELAB_OPS_TOKEN_FILE?"}},
 		{"slip in FILE", []string{"IMAGELAB_OPS_TOKEN_FIEL=/x"}, []string{"IMAGELAB_OPS_TOKEN_FIEL is not a variable of imagelab, did you mean IMAGELAB_OPS_TOKEN_FILE?"}},
@@ -421,7 +438,7 @@ func TestEveryVariableCanBeAFile(t *testing.T) {
 	values := map[string]string{
 		"PORT": "0", "IMAGELAB_BIND_ADDRESS": "127.0.0.1", "IMAGELAB_OPS_ADDR": "127.0.0.1:0", "IMAGELAB_DATA_DIR": t.TempDir(),
 		"ROCKET_SIZE": "of a file", "IMAGELAB_DRAIN_DELAY": "0s", "IMAGELAB_LOG_LEVEL": "debug",
-		"IMAGELAB_PEERS": "other=http://127.0.0.1:1",
+		"IMAGELAB_PEERS": "other=http://127.0.0.1:1", "IMAGELAB_TRUSTED_PROXIES": "10.0.0.0/8",
 	}
 	var environ []string
 	paths := map[string]string{}
@@ -429,7 +446,8 @@ func TestEveryVariableCanBeAFile(t *testing.T) {
 		value, given := values[v.Name]
 		switch {
 		case given:
-		case v.Name == "IMAGELAB_OPS_TOKEN": // or /config could not be asked so simply
+		case v.Name == "IMAGELAB_OPS_TOKEN", // or /config could not be asked so simply
+			v.Name == "IMAGELAB_UPSTREAM": // or the app would not be there
 			continue
 		case v.Default != "":
 			value = v.Default

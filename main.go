@@ -100,7 +100,11 @@ func serve(stop *stopper, cfg Config, vars []variable, environ []string, log *sl
 	live := newEvents(reg, h, m, cfg.Variant, cfg.OpsToken, peers)
 
 	app := newServer(appLn, newServerOptions("app", cfg, lim.inFlight), log, m)
-	addAppRoutes(app, cfg, h, blobs)
+	if cfg.Upstream.isSet() {
+		addFront(app, cfg, vars, opsLn == nil, reg, log)
+	} else {
+		addAppRoutes(app, cfg, h, blobs)
+	}
 	servers := []*server{app}
 	watchers := opsRoutes{
 		token: cfg.OpsToken, guard: newGuard(cfg, m), pprof: servesPprof(cfg), variables: vars,

@@ -16,6 +16,7 @@ import (
 	"imagelab/drain"
 	"imagelab/internal/audit"
 	"imagelab/internal/probe"
+	"imagelab/internal/upstream"
 )
 
 // metrics is everything that the process measures of itself. Label sets are
@@ -200,6 +201,43 @@ func newMetrics(reg prometheus.Registerer, h *health, variant string, dropped *a
 	return m
 }
 
+// frontMetrics are those of requests that are passed on.
+type frontMetrics struct {
+	header   prometheus.Histogram
+	failures [upstream.Reasons]prometheus.Counter
+	repeated prometheus.Counter
+	waiting  prometheus.Gauge
+	tooLarge prometheus.Counter // one of metrics.rejected
+}
+
+func newFrontMetrics(reg prometheus.Registerer, all *metrics) *frontMetrics {
+	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "imagelab_upstream_failures_total",
+		Help: "Requests that were not passed on, or whose answer was cut, by reason.",
+	}, []string{"reason"})
+	m := &frontMetrics{
+		tooLarge: all.rejected.WithLabelValues("body"),
+		header: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "imagelab_upstream_header_seconds",
+			Help:    "Time from a request's header to that of the upstream's answer, the wait for an upstream that is not there included.",
+			Buckets: durationBuckets,
+		}),
+		repeated: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "imagelab_upstream_repeated_total",
+			Help: "Requests that were sent a second time, as the connection had ended without an answer.",
+		}),
+		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "imagelab_upstream_waiting",
+			Help: "Requests that wait for an upstream that takes no connections.",
+		}),
+	}
+	for reason := range upstream.Reasons {
+		m.failures[reason] = failures.WithLabelValues(reason.String())
+	}
+	reg.MustRegister(failures, m.header, m.repeated, m.waiting)
+	return m
+}
+
 // caps says what the servers allow themselves. ops is false where the ops paths
 // are on the app listener.
 func (m *metrics) caps(lim limits, ops bool) {
@@ -344,11 +382,11 @@ func (m *metrics) route(server, route string) *routeMetrics {
 	return rm
 }
 
-// observe counts one answered request.
-func (rm *routeMetrics) observe(method string, code int, took time.Duration) {
+// observe counts one answered request. One that is untimed is no part of the durations.
+func (rm *routeMetrics) observe(method string, code int, took time.Duration, untimed bool) {
 	s := rm.find(methodLabel(method), code)
 	s.count.Inc()
-	if s.duration != nil {
+	if s.duration != nil && !untimed {
 		s.duration.Observe(took.Seconds())
 	}
 }

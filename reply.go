@@ -138,3 +138,12 @@ func get(h http.HandlerFunc) http.Handler {
 func post(h http.HandlerFunc) http.Handler {
 	return methods(map[string]http.HandlerFunc{http.MethodPost: h})
 }
+
+// writeProblem answers {"error":code} and what is known of the cause.
+func writeProblem(w http.ResponseWriter, status int, code, why string) {
+	body, _ := json.Marshal(struct {
+		Error string `json:"error"`
+		Why   string `json:"why"`
+	}{code, why})
+	writeJSON(w, status, append(body, '\n'))
+}

@@ -6,8 +6,11 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // healthPath is the app's own health check, contract of the Flask service.
@@ -32,6 +35,23 @@ func addAppRoutes(s *server, cfg Config, h *health, st *store) {
 		s.handle("/headers", always, get(serveHeaders))
 		s.handle("/echo", always, post(s.limitBody(serveEcho)))
 	}
+}
+
+// addFront passes everything on to the upstream instead. The ops paths are the server's own
+// if they are on the app listener.
+func addFront(s *server, cfg Config, vars []variable, opsHere bool, reg prometheus.Registerer, log *slog.Logger) {
+	u := cfg.Upstream
+	if !u.isHere() {
+		log.Warn("requests are passed on to another machine, and in the clear", "upstream", u.address)
+	}
+	d := newDestination(newPool(u.network, u.address, cfg))
+	boundsBodies := named(vars, "IMAGELAB_MAX_BODY").Source != "default"
+	f := newFront(fixed{d}, cfg, boundsBodies, newFrontMetrics(reg, s.metrics), log)
+	own := ""
+	if opsHere {
+		own = "/-/"
+	}
+	s.passOn(f, own)
 }
 
 // opsRoutes are what the ops listener serves from.

@@ -27,6 +27,7 @@ type server struct {
 	ln        *drain.Listener
 	drain     *drain.Server
 	mux       *http.ServeMux
+	front     *frontRoute // instead of mux, or nil
 	log       *slog.Logger
 	metrics   *metrics
 	inFlight  atomic.Int64
@@ -111,6 +112,25 @@ func (s *server) handle(pattern string, kind routeKind, h http.Handler) {
 	s.mux.Handle(pattern, s.measure(rm, kind, h))
 }
 
+// frontRoute is the one route of a server that passes its requests on.
+type frontRoute struct {
+	metrics *routeMetrics
+	http.Handler
+	own string // the prefix of paths that are not passed on, or empty
+}
+
+// passOn makes h the handler of every path, as it is and not cleaned, except those below the
+// prefix own if that is not empty.
+func (s *server) passOn(h http.Handler, own string) {
+	rm := s.metrics.route(s.name, "upstream")
+	s.front = &frontRoute{rm, s.measure(rm, always, h), own}
+}
+
+// takes says whether the request is passed on.
+func (f *frontRoute) takes(r *http.Request) bool {
+	return f != nil && (f.own == "" || !strings.HasPrefix(r.URL.Path, f.own))
+}
+
 // handleStream adds a route whose answers last as long as somebody listens: its
 // requests are counted, and no part of the durations.
 func (s *server) handleStream(pattern string, kind routeKind, h http.Handler) {
@@ -169,13 +189,19 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.inFlight.Add(-1)
 		s.finish(rec, r, time.Since(s.epoch)-began, problem)
 	}()
-	if r.RequestURI == "*" && r.Method == http.MethodOptions {
+	passedOn := s.front.takes(r)
+	if r.RequestURI == "*" && r.Method == http.MethodOptions && !passedOn {
 		rec.Header().Set("Content-Length", "0") // the server is there, and no more is said
 		rec.WriteHeader(http.StatusOK)
 		return
 	}
 	if r.URL.Path == "" && r.URL.Scheme != "" {
 		r.URL.Path = "/" // of a whole URL that has none (RFC 9112, 3.2.2)
+	}
+	if passedOn && (strings.HasPrefix(r.URL.Path, "/") || r.RequestURI == "*" && r.Method == http.MethodOptions) {
+		rec.route = s.front.metrics
+		s.front.ServeHTTP(rec, r)
+		return
 	}
 	if !strings.HasPrefix(r.URL.Path, "/") { // CONNECT host:port, and * of other methods than OPTIONS
 		writeError(rec, http.StatusBadRequest, "bad-target", "a path")
@@ -186,10 +212,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // finish ends a request: the answer to a panic, metrics, and the access log.
 func (s *server) finish(rec *recorder, r *http.Request, took time.Duration, problem any) {
-	route := s.routes[r.Pattern]
-	if route == nil {
-		route = s.unmatched
-	}
+	route := cmp.Or(rec.route, s.routes[r.Pattern], s.unmatched)
 	aborted := problem == http.ErrAbortHandler
 	if problem != nil && !aborted {
 		s.metrics.panics.Inc()
@@ -214,13 +237,18 @@ func (s *server) finish(rec *recorder, r *http.Request, took time.Duration, prob
 		_ = http.NewResponseController(rec.ResponseWriter).SetReadDeadline(time.Now().Add(restPatience))
 	}
 	rec.status = cmp.Or(rec.status, statusNoAnswer)
-	route.observe(r.Method, rec.status, took)
+	route.observe(r.Method, rec.status, took, rec.route != nil && isStream(rec))
 	s.logRequest(r, rec, route.route, took)
 	rec.ResponseWriter = nil
 	s.recorders.Put(rec)
 	if aborted {
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// isStream says whether an answer that was passed on lasts for as long as somebody listens.
+func isStream(rec *recorder) bool {
+	return rec.status == http.StatusSwitchingProtocols || isEventStream(rec.Header())
 }
 
 // statusNoAnswer is counted and logged for a request that was cut before its answer. It
@@ -261,6 +289,7 @@ type recorder struct {
 	http.ResponseWriter
 	status int // 0 until the header is written
 	bytes  int64
+	route  *routeMetrics // if the server's mux has not chosen it
 }
 
 // Unwrap is for http.ResponseController.
@@ -307,7 +336,7 @@ func (s *server) limitBody(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength > s.maxBody {
 			s.metrics.rejected.WithLabelValues("body").Inc()
-			writeError(w, http.StatusRequestEntityTooLarge, "body-too-large", fmt.Sprintf("at most %d bytes", s.maxBody))
+			writeError(w, http.StatusRequestEntityTooLarge, "body-too-large", atMost(s.maxBody))
 			return
 		}
 		if r.Body != http.NoBody {
@@ -316,6 +345,9 @@ func (s *server) limitBody(h http.HandlerFunc) http.HandlerFunc {
 		h(w, r)
 	}
 }
+
+// atMost says how long a body may be.
+func atMost(bytes int64) string { return fmt.Sprintf("at most %d bytes", bytes) }
 
 // maxBytesReader is http.MaxBytesReader for a ResponseWriter that wraps the server's
 // own: that one is told to close the connection when the body is too long.

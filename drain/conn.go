@@ -448,8 +448,12 @@ func isFile(src io.Reader) bool {
 
 // CloseWrite is what net/http calls when it has sent its last answer to a client that is
 // still sending. It then sleeps for half a second and closes, which resets the connection
-// under whoever goes on: so the wait is here.
+// under whoever goes on: so the wait is here. For a handler that has taken the connection
+// over it means what it means elsewhere.
 func (c *conn) CloseWrite() error {
+	if c.phaseIs(Hijacked) {
+		return c.TCPConn.CloseWrite()
+	}
 	c.linger()
 	return nil
 }

@@ -15,3 +15,12 @@ func Gone(ctx context.Context) bool {
 	info := tcpInfo(c.TCPConn)
 	return info == nil || info.State == tcpClose
 }
+
+// Reset says that the answer to the request of ctx is not whole, where the end of the
+// connection would be that of the answer, as it is in HTTP/1.0: the connection is reset when
+// it is closed. A handler calls it before it panics with http.ErrAbortHandler.
+func Reset(ctx context.Context) {
+	if c := connOf(ctx); c != nil {
+		c.broken.Store(true)
+	}
+}
