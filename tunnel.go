@@ -78,9 +78,6 @@ func (t *tunnel) run(fromServer, fromClient []byte, ending <-chan struct{}) {
 			upDone = nil
 		case <-downDone:
 			downDone = nil
-			if patience == nil && t.late.Load() { // the client has the server's goodbye
-				patience = time.After(tunnelPatience)
-			}
 		case <-ending:
 			ending = nil
 			t.late.Store(true)

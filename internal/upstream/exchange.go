@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -58,7 +59,6 @@ type Exchange struct {
 	reused  bool
 	began   time.Time // when the request's header was sent
 	partial bool      // a byte of an answer has come
-	give    http.Header
 
 	// Of the request's body.
 	send      chan struct{} // closed when the goroutine that sends it has ended; nil if there is none
@@ -104,8 +104,13 @@ func (p *Pool) Begin(ctx context.Context, req *Request) (*Exchange, error) {
 		}
 		now = time.Now()
 	}
+	return c.begin(req, reused, now)
+}
+
+// begin sends the header of a request on c.
+func (c *conn) begin(req *Request, reused bool, now time.Time) (*Exchange, error) {
 	x := &c.x
-	*x = Exchange{c: c, req: req, reused: reused, began: now, give: x.give}
+	*x = Exchange{c: c, req: req, reused: reused, began: now}
 	c.woken.Store(false)
 	c.arm(now, x.period())
 	c.out = appendHead(c.out[:0], req)
@@ -117,6 +122,7 @@ func (p *Pool) Begin(ctx context.Context, req *Request) (*Exchange, error) {
 	switch {
 	case req.Body == nil:
 		x.allRead.Store(true)
+		runtime.Gosched() // others first: by then the answer may be here, and is read without a wait
 	case req.Expects100:
 		x.expecting = true
 	default:
@@ -162,7 +168,9 @@ func appendHead(b []byte, req *Request) []byte {
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 		if req.Trailer != nil {
 			for name := range req.Trailer() {
-				b = appendField(b, "Trailer", name)
+				if !isOfConnection(name) {
+					b = appendField(b, "Trailer", name)
+				}
 			}
 		}
 	case req.Body != nil || req.States:

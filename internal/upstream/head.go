@@ -148,7 +148,7 @@ func (x *Exchange) take(into http.Header, status int, http11 bool, block []byte)
 	}
 	for _, value := range f.connection {
 		for option := range strings.SplitSeq(value, ",") {
-			option = textproto.TrimString(option)
+			option = strings.Trim(option, " \t")
 			if strings.EqualFold(option, "close") {
 				x.keep = false
 			}
@@ -245,7 +245,7 @@ func (f *fields) read(block []byte) error {
 		if !isToken(name) {
 			return errName
 		}
-		value := textproto.TrimString(line[colon+1:])
+		value := strings.Trim(line[colon+1:], " \t")
 		if strings.IndexByte(value, '\r') >= 0 || strings.IndexByte(value, 0) >= 0 {
 			return errLine
 		}
