@@ -37,8 +37,17 @@ func (f figures) rate() float64 { return f.Requests / (f.Microseconds / 1e6) }
 // saturate sends as much as the connections bear, on the load's own processor.
 // wrk never sends a request twice.
 func (b *bench) saturate(url string, conns int, d time.Duration, options ...string) (figures, error) {
-	args := []string{"-c", b.loadCPU, "wrk", "-t1", "-c", strconv.Itoa(conns), "-d", fmt.Sprintf("%.0fs", max(1, d.Seconds())), "--timeout", "10s", "-s", b.lua}
-	cmd := exec.Command("taskset", append(append(args, options...), url)...)
+	return b.saturateFrom(b.loadCPU, url, conns, d, options...)
+}
+
+// saturateFrom is saturate from other processors, as taskset takes them; "" is all.
+func (b *bench) saturateFrom(cpus, url string, conns int, d time.Duration, options ...string) (figures, error) {
+	args := []string{"wrk", "-t1", "-c", strconv.Itoa(conns), "-d", fmt.Sprintf("%.0fs", max(1, d.Seconds())), "--timeout", "10s", "-s", b.lua}
+	args = append(append(args, options...), url)
+	if cpus != "" {
+		args = append([]string{"taskset", "-c", cpus}, args...)
+	}
+	cmd := exec.Command(args[0], args[1:]...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return figures{}, fmt.Errorf("wrk %s: %w\n%s", url, err, out)

@@ -91,7 +91,7 @@ func run(args []string) (err error) {
 	for round := range *rounds {
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, *rounds)
 		steps := []func() error{b.sizeRound, b.probeRound, b.auditRound, b.startRound, b.healthyRound, b.pid1Round,
-			b.quietRound, b.slowRound, b.saturateRound, b.allocRound, b.stopRound}
+			b.quietRound, b.slowRound, b.saturateRound, b.allocRound, b.stopRound, b.frontRound}
 		if round < (*rounds+1)/2 {
 			steps = append(steps, b.sweepRound)
 		}
@@ -215,7 +215,7 @@ func (b *bench) prepare(with *subject) error {
 	if n < 2 {
 		return errors.New("one processor: the load needs one of its own, so at least 2")
 	}
-	for tool, where := range map[string]string{"wrk": "wrk", "curl": "curl", "busybox": "busybox-static", "taskset": "util-linux", "docker": "docker.io", "tini": "tini", "dumb-init": "dumb-init", "podinfo": "", "go-httpbin": ""} {
+	for tool, where := range map[string]string{"wrk": "wrk", "curl": "curl", "busybox": "busybox-static", "taskset": "util-linux", "docker": "docker.io", "tini": "tini", "dumb-init": "dumb-init", "haproxy": "haproxy", "nginx": "nginx-light", "podinfo": "", "go-httpbin": "", "caddy": ""} {
 		if _, err := exec.LookPath(tool); err != nil {
 			if where == "" {
 				return fmt.Errorf("%s is missing: go install it, see scripts/bench.sh", tool)
@@ -310,6 +310,9 @@ func (b *bench) describeMachine() {
 		{"busybox", text("busybox")},
 		{"tini", text("tini", "--version")},
 		{"dumb-init", text("dumb-init", "--version")},
+		{"haproxy", text("haproxy", "-v")},
+		{"nginx", text("nginx", "-v")},
+		{"Caddy", text("caddy", "version")},
 		{"Flask", text("/usr/bin/python3", "-c", "from importlib.metadata import version as v; print(v('flask'))")},
 	}
 	for i, tool := range []string{"podinfo", "go-httpbin"} {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,9 @@ type subject struct {
 	path    string   // answers 200 when the server is ready, and gets the load
 	metrics string   // URL with {port} or {ops}, "" if it has none
 	port    int      // fixed, 0 for any
+
+	everywhere bool           // it runs on all processors, and not the servers' own
+	signal     syscall.Signal // that stops it; 0 is SIGTERM
 }
 
 // instance is a running subject.
@@ -91,6 +95,9 @@ func (b *bench) startIn(end *wire.End, s *subject, dockerOptions ...string) (*in
 		}
 		in.cmd.Dir = b.work
 		run := func() error { return pinned(b.serverCPU, in.cmd.Start) }
+		if s.everywhere {
+			run = in.cmd.Start
+		}
 		if end != nil {
 			run = func() error { return end.Do(func() error { return pinned(b.serverCPU, in.cmd.Start) }) }
 		}
@@ -205,7 +212,7 @@ func (in *instance) stop() float64 {
 		_ = exec.Command("docker", "rm", "-f", "-v", in.container).Run()
 		return took
 	}
-	_ = in.cmd.Process.Signal(syscall.SIGTERM)
+	_ = in.cmd.Process.Signal(cmp.Or(in.signal, syscall.SIGTERM))
 	kill := time.AfterFunc(patience, func() { _ = in.cmd.Process.Kill() })
 	defer kill.Stop()
 	_ = in.cmd.Wait()

@@ -6,10 +6,11 @@
 
 podinfo=v1.8.1-0.20250910200901-e86405a8674e
 httpbin=v2.26.0
+caddy=v2.11.0
 
 need_go
 need_docker
-for pair in wrk:wrk curl:curl busybox:busybox-static taskset:util-linux tini:tini dumb-init:dumb-init python3:python3-flask; do
+for pair in wrk:wrk curl:curl busybox:busybox-static taskset:util-linux tini:tini dumb-init:dumb-init haproxy:haproxy nginx:nginx-light python3:python3-flask; do
 	need "${pair%%:*}" "apt-get install ${pair#*:}"
 done
 /usr/bin/python3 -c 'import flask' 2>/dev/null || die "Flask is missing: apt-get install python3-flask"
@@ -25,6 +26,9 @@ mkdir -p "$rivals"
 [ -x "$rivals/podinfo-$podinfo" ] || go_build github.com/stefanprodan/podinfo/cmd/podinfo "$podinfo" "$rivals/podinfo-$podinfo"
 rm -rf "$work/module"
 [ -x "$rivals/go-httpbin-$httpbin" ] || go_build github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin "$httpbin" "$rivals/go-httpbin-$httpbin"
+rm -rf "$work/module"
+[ -x "$rivals/caddy-$caddy" ] || go_build github.com/caddyserver/caddy/v2/cmd/caddy "$caddy" "$rivals/caddy-$caddy"
+ln -sf "caddy-$caddy" "$rivals/caddy"
 ln -sf "podinfo-$podinfo" "$rivals/podinfo"
 ln -sf "go-httpbin-$httpbin" "$rivals/go-httpbin"
 
