@@ -178,7 +178,7 @@ func TestCommandLineOfACommand(t *testing.T) {
 		{[]string{"--", "true"}, []string{"IMAGELAB_STOP_SIGNAL=0"}, exitUsage, `want a signal`},
 		{[]string{"--", "true"}, []string{"IMAGELAB_PROBE=/health"}, exitUsage, "is a path of no upstream"},
 		{[]string{"--", "true"}, []string{"IMAGELAB_PROBE=ftp://x/"}, exitUsage, "IMAGELAB_PROBE"},
-		{[]string{"--", "true"}, []string{"IMAGELAB_UPSTREAM=auto", "IMAGELAB_PROBE=/%zz"}, exitUsage, "IMAGELAB_PROBE"},
+		{[]string{"--", "true"}, []string{"IMAGELAB_UPSTREAM=auto", "IMAGELAB_PROBE=/\x01"}, exitUsage, "IMAGELAB_PROBE"},
 		{[]string{"--", "true"}, []string{"PORT=3000", "IMAGELAB_UPSTREAM=3000"}, exitUsage, "is where the app listener is"},
 		{[]string{"--", "true"}, []string{"IMAGELAB_UPSTREAM=localhost"}, exitUsage, "want a port of 127.0.0.1"},
 	} {
