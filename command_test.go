@@ -527,3 +527,45 @@ func TestCommandWithoutAFrontHasNoAppListener(t *testing.T) {
 		t.Errorf("exit %d, want 143", code)
 	}
 }
+
+func TestCommandIsShown(t *testing.T) {
+	t.Parallel()
+	in := startBefore(t, nil, "IMAGELAB_RESTART=always")
+	_ = syscall.Kill(in.pid(t), syscall.SIGKILL)
+	eventually(t, "second start", func() bool { return in.metric(t, "imagelab_command_generation") == "2" })
+	in.awaitState(t, "ready")
+	eventually(t, "command in the snapshot", func() bool {
+		_, body := fetch(t, "GET", in.ops+"/snapshot", "")
+		return strings.Contains(body, `"command":{"up":true,"generation":2,`) && strings.Contains(body, `"last":"killed"`)
+	})
+	eventually(t, "report of the audit", func() bool { resp, _ := fetch(t, "GET", in.ops+"/audit", ""); return resp.StatusCode == 200 })
+	var stdout, stderr strings.Builder
+	if code := run(t.Context(), []string{"--compare", in.ops, in.ops}, nil, &stdout, &stderr); code != 0 || !strings.Contains(stdout.String(), "start 2, last killed") {
+		t.Errorf("--compare = %d, %s%s, want the command in it", code, stdout.String(), stderr.String())
+	}
+}
+
+// docs/command.md names every state and metric of a command.
+func TestReferenceOfACommandIsWhole(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("docs/command.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := startBefore(t, nil)
+	_, metrics := fetch(t, "GET", in.ops+"/metrics", "")
+	names := []string{starting.String(), ready.String(), restarting, failing, givenUp, draining.String()}
+	for line := range strings.Lines(metrics) {
+		if name, _, _ := strings.Cut(strings.TrimPrefix(line, "# HELP "), " "); strings.HasPrefix(name, "imagelab_command_") && strings.HasPrefix(line, "# HELP") {
+			names = append(names, name)
+		}
+	}
+	if len(names) < 12 {
+		t.Errorf("only %q are there to be named", names)
+	}
+	for _, name := range names {
+		if !strings.Contains(string(text), "`"+name+"`") {
+			t.Errorf("docs/command.md does not name %s", name)
+		}
+	}
+}

@@ -42,9 +42,9 @@ func (s state) String() string {
 type health struct {
 	started time.Time // what uptime counts from
 	state   atomic.Int32
-	readyIn atomic.Int64  // nanoseconds from started to ready
-	closed  atomic.Bool   // by hand, through /readyz/disable
-	command func() string // the state of the command; nil without one
+	readyIn atomic.Int64 // nanoseconds from started to ready
+	closed  atomic.Bool  // by hand, through /readyz/disable
+	program *command     // that is supervised, or nil
 
 	// What the probes of /health were, in nanoseconds where it is a time; the last
 	// is counted from started.
@@ -70,8 +70,8 @@ func (h *health) readiness() string {
 	case s != ready.String():
 	case h.closed.Load():
 		return "disabled"
-	case h.command != nil:
-		return h.command()
+	case h.program != nil:
+		return h.program.state()
 	}
 	return s
 }

@@ -105,7 +105,7 @@ func serve(stop *stopper, args []string, cfg Config, vars []variable, environ []
 	var to backend
 	if hasCommand {
 		program = newCommand(newCommandOptions(args, environ, cfg), owner, stop.hurry, newCommandMetrics(reg), log)
-		stop.others, stop.result, h.command = program.signals, program.result, program.state
+		stop.others, stop.result, h.program = program.signals, program.result, program
 		to = program
 	} else if cfg.Upstream.isSet() {
 		to = newFixed(cfg, log)
