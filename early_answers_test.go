@@ -153,7 +153,8 @@ func TestEarlyAnswersPassProxies(t *testing.T) {
 		"nginx that asks for HTTP/1.1": func(t *testing.T, to map[string]string) map[string]string {
 			return startNginx(t, to, `proxy_http_version 1.1; proxy_set_header Connection "";`)
 		},
-		"haproxy": startHaproxy,
+		"haproxy":  startHaproxy,
+		"imagelab": startFronts,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -200,6 +201,17 @@ func freeAddress(t *testing.T) string {
 	}
 	defer ln.Close()
 	return ln.Addr().String()
+}
+
+// startFronts starts an imagelab in front of each of the servers, and returns their addresses by
+// the same names.
+func startFronts(t *testing.T, servers map[string]string) map[string]string {
+	t.Helper()
+	front := map[string]string{}
+	for name, addr := range servers {
+		front[name] = host(start(t, "IMAGELAB_UPSTREAM=http://"+addr).app)
+	}
+	return front
 }
 
 // startNginx starts an nginx with its defaults, options aside, that passes requests on to

@@ -174,7 +174,8 @@ func TestFrontPassesAnswersOn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := withoutDate(string(text)); got != tc.want {
+			// An answer of HTTP/1.0 has a length if all of it has come at once.
+			if got := withoutDate(string(text)); got != tc.want && strings.Replace(got, "Content-Length: 5\r\n", "", 1) != tc.want {
 				t.Errorf("the answer %q was passed on as %q, want %q", tc.answer, got, tc.want)
 			}
 		})
@@ -518,5 +519,38 @@ func TestFrontKeepsConnectionsForAWhile(t *testing.T) {
 	passThrough(t, in.app, nil, aPOST)
 	if n := up.conns.Load(); n != before+1 {
 		t.Errorf("%d connections after a pause, want %d", n, before+1)
+	}
+}
+
+// The time that a client has for its request is not that of the answer.
+func TestFrontWaitsLongerThanClientsMayTake(t *testing.T) {
+	t.Parallel()
+	in := startFront(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		time.Sleep(1500 * time.Millisecond) // longer than it takes to look after the client
+	}, "IMAGELAB_READ_TIMEOUT=200ms")
+	for _, request := range []string{aGET, aPOST, "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"} {
+		t.Run(request[:4], func(t *testing.T) {
+			t.Parallel()
+			conn, r := dial(t, host(in.app))
+			_, _ = io.WriteString(conn, request)
+			if line, err := r.ReadString('\n'); line != "HTTP/1.1 200 OK\r\n" || err != nil {
+				t.Errorf("%q is answered %q, %v, want 200 and nothing before", request, line, err)
+			}
+		})
+	}
+}
+
+func TestFrontSaysThatItsUpstreamIsElsewhere(t *testing.T) {
+	t.Parallel()
+	const warning = "requests are passed on to another machine, and in the clear"
+	for upstream, elsewhere := range map[string]bool{
+		"3000": false, "http://localhost:3000": false, "http://[::1]": false, "unix:///app.sock": false,
+		"http://app:3000": true, "http://192.0.2.1": true,
+	} {
+		in := start(t, "IMAGELAB_UPSTREAM="+upstream)
+		if said := in.log.find(warning) != nil; said != elsewhere {
+			t.Errorf("IMAGELAB_UPSTREAM=%s: the log says that it is elsewhere: %t, want %t", upstream, said, elsewhere)
+		}
 	}
 }

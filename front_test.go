@@ -354,6 +354,7 @@ func TestWhatGoesWrongBehindTheFront(t *testing.T) {
 			if got.code != tc.code || !strings.HasPrefix(got.body, tc.body) || got.last != tc.last {
 				t.Errorf("got %+v, want %d %q, last %t; log:\n%s", got, tc.code, tc.body, tc.last, in.log)
 			}
+			eventually(t, "requests", func() bool { return up.requests.Load() >= tc.sent })
 			if n := up.requests.Load(); n != tc.sent {
 				t.Errorf("the upstream has seen %d requests, want %d", n, tc.sent)
 			}

@@ -420,6 +420,7 @@ func registeredMetrics(t *testing.T) map[string]string {
 	h := newHealth(time.Now())
 	m := newMetrics(reg, h, "", new(atomic.Int64))
 	openStore(Config{DataDir: t.TempDir()}, 1, reg, m, log)
+	newFrontMetrics(reg, m)
 	newAuditor(audit.Live(), h.app, reg, m, log)
 	reg.MustRegister(cgroupMetrics{audit.Live().Usage})
 	newMetricsHandler(reg, log)

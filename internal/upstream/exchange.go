@@ -440,6 +440,9 @@ func (x *Exchange) Trailer() http.Header { return x.trailer }
 func (x *Exchange) Upgraded() (conn net.Conn, early []byte) {
 	c := x.c
 	x.upgraded = true
+	if x.send != nil {
+		<-x.send
+	}
 	_ = c.nc.SetReadDeadline(time.Time{})
 	return c.nc, c.buf[c.r:c.w]
 }

@@ -98,7 +98,7 @@ var (
 	errName       = errors.New("a field name that is no token")
 	errLength     = errors.New("a Content-Length that is none, or more than one")
 	errCoding     = errors.New("a Transfer-Encoding other than chunked, beside Content-Length, or in HTTP/1.0")
-	errSwitch     = errors.New("101 that was not asked for")
+	errSwitch     = errors.New("101 that was not asked for, or came before the end of the request")
 	errChunk      = errors.New("a chunk that is none")
 )
 
@@ -143,7 +143,7 @@ func (x *Exchange) take(into http.Header, status int, http11 bool, block []byte)
 		return err
 	}
 	isUpgrade := status == http.StatusSwitchingProtocols
-	if isUpgrade && x.req.Upgrade == "" {
+	if isUpgrade && (x.req.Upgrade == "" || !x.allRead.Load()) {
 		return errSwitch
 	}
 	for _, value := range f.connection {
