@@ -59,6 +59,12 @@ type Config struct {
 	MaxInFlight int      `env:"IMAGELAB_MAX_IN_FLIGHT" envDefault:"0" min:"0" max:"1000000" want:"a number of requests, or 0 to derive it" desc:"requests served at once, the rest get 503; 0 means three quarters of the connections"`
 	MaxBody     ByteSize `env:"IMAGELAB_MAX_BODY" envDefault:"1MiB" min:"0B" max:"1TiB" desc:"largest request body, except for /store"`
 
+	Restart       string        `group:"The command" env:"IMAGELAB_RESTART" envDefault:"never" oneof:"never on-failure always" desc:"whether a command that has ended is started again; five starts in a row that fail end it for good"`
+	Probe         string        `env:"IMAGELAB_PROBE" want:"a URL as --healthcheck takes it, or with IMAGELAB_UPSTREAM a path such as /health" desc:"what says that the command is ready; unset, that its upstream accepts a connection, or without one that it runs"`
+	ProbeInterval time.Duration `env:"IMAGELAB_PROBE_INTERVAL" envDefault:"5s" min:"10ms" max:"1h" desc:"how often IMAGELAB_PROBE is asked of a command that was ready"`
+	StartTimeout  time.Duration `env:"IMAGELAB_START_TIMEOUT" envDefault:"60s" min:"10ms" max:"24h" desc:"how long the command may take to get ready before it is stopped"`
+	StopSignal    stopSignal    `env:"IMAGELAB_STOP_SIGNAL" want:"a signal such as SIGTERM, QUIT or 15" desc:"what the command gets for a stop; unset, the signal that came"`
+
 	Upstream        upstreamAddr  `group:"The front" env:"IMAGELAB_UPSTREAM" want:"a port of 127.0.0.1 such as 3000, http://host:port, unix:///path.sock, or with a command auto" desc:"where requests are passed on to; unset, the built-in app answers"`
 	UpstreamWait    time.Duration `env:"IMAGELAB_UPSTREAM_WAIT" envDefault:"10s" min:"0s" max:"10m" desc:"how long a request waits for an upstream that takes no connections, before 503"`
 	UpstreamTimeout time.Duration `env:"IMAGELAB_UPSTREAM_TIMEOUT" envDefault:"60s" min:"1ms" max:"24h" desc:"how long the upstream may take for an answer's header, before 504; what follows it may take as long as it likes"`
@@ -154,6 +160,11 @@ func (v variable) accepted() string {
 // have been accepted; it never shows a secret's value. The doubts are what is no
 // error and may be a mistake all the same.
 func loadConfig(environ []string) (Config, []variable, []doubt, error) {
+	return loadConfigFor(environ, false)
+}
+
+// loadConfigFor is loadConfig, with a command to supervise or without.
+func loadConfigFor(environ []string, hasCommand bool) (Config, []variable, []doubt, error) {
 	vars := variables()
 	given := env.ToMap(environ)
 	errs, doubts := unknownNames(given, vars)
@@ -183,7 +194,7 @@ func loadConfig(environ []string) (Config, []variable, []doubt, error) {
 	var cfg Config
 	err := env.ParseWithOptions(&cfg, env.Options{Environment: given})
 	setEmpty(&cfg, vars)
-	errs = append(errs, validate(cfg, vars, unparsed(err))...)
+	errs = append(errs, validate(cfg, vars, unparsed(err), hasCommand)...)
 	for i := range vars {
 		if (vars[i].secret || vars[i].fromFile()) && vars[i].Value != "" {
 			vars[i].Value = redacted
@@ -336,7 +347,7 @@ func setEmpty(cfg *Config, vars []variable) {
 
 // validate returns an error for each variable in the fields that did not parse,
 // and for each that breaks a rule that its type does not have.
-func validate(cfg Config, vars []variable, unparsed []string) []error {
+func validate(cfg Config, vars []variable, unparsed []string, hasCommand bool) []error {
 	var errs []error
 	refused := map[string]bool{}
 	for _, v := range vars {
@@ -358,7 +369,10 @@ func validate(cfg Config, vars []variable, unparsed []string) []error {
 			named(vars, "IMAGELAB_STORE_MAX_BLOB").shown(), named(vars, "IMAGELAB_STORE_CAPACITY").shown()))
 	}
 	if !refused["PORT"] && !refused["IMAGELAB_OPS_ADDR"] && !refused["IMAGELAB_UPSTREAM"] {
-		errs = append(errs, upstreamErrors(cfg, vars)...)
+		errs = append(errs, upstreamErrors(cfg, vars, hasCommand)...)
+	}
+	if hasCommand && !refused["IMAGELAB_PROBE"] && !refused["IMAGELAB_UPSTREAM"] {
+		errs = append(errs, commandErrors(cfg, vars)...)
 	}
 	return errs
 }

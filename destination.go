@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,15 @@ type backend interface {
 
 // fixed is the backend of a server that is not ours.
 type fixed struct{ *destination }
+
+// newFixed is the backend of the server that Config.Upstream names.
+func newFixed(cfg Config, log *slog.Logger) fixed {
+	u := cfg.Upstream
+	if !u.isHere() {
+		log.Warn("requests are passed on to another machine, and in the clear", "upstream", u.address)
+	}
+	return fixed{newDestination(newPool(u.network, u.address, cfg))}
+}
 
 func (f fixed) acquire(context.Context) (*destination, error) {
 	f.take()

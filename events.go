@@ -92,6 +92,10 @@ func (e *events) refresh(last bool) (live, frame []byte) {
 		State: e.health.readiness(), UptimeSeconds: now.Sub(e.health.started).Seconds(),
 	}
 	collect(families, &facts)
+	if c := e.health.program; c != nil {
+		f := c.facts()
+		facts.Command = &compare.Command{Up: f.up, Generation: f.generation, UptimeSeconds: f.uptime.Seconds(), Last: f.last}
+	}
 	peers := make([]peerView, len(e.watches))
 	for i, w := range e.watches {
 		peers[i] = w.view(now)

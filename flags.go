@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ type mode string
 
 const (
 	modeServe       mode = "serve"
+	modeCommand     mode = "command" // imagelab -- COMMAND
 	modeHealthcheck mode = "healthcheck"
 	modeAudit       mode = "audit"
 	modeCompare     mode = "compare"
@@ -33,8 +35,9 @@ type options struct {
 	targets []string // URLs of --healthcheck
 	format  string   // of --audit and --compare
 	audit   auditOptions
-	peers   []peer // of --compare
-	helpOn  mode   // of --help: the mode that it stands beside, or modeServe
+	peers   []peer   // of --compare
+	command []string // behind --
+	helpOn  mode     // of --help: the mode that it stands beside, or modeServe
 }
 
 // flagModes names the modes that a flag belongs to; the rest are modes
@@ -70,6 +73,20 @@ func newFlags(opts *options) *flag.FlagSet {
 // parseArgs finds the mode and its options. With an error the mode is the one
 // that was meant, as a probe reports a wrong command line in its own way.
 func parseArgs(args []string) (mode, options, error) {
+	if i := slices.Index(args, "--"); i >= 0 {
+		// Behind a mode, -- only ends its flags.
+		if m, opts, err := parseFlags(args[:i]); m == modeServe && err == nil {
+			if opts.command = args[i+1:]; len(opts.command) == 0 {
+				err = errors.New("-- without a command: want imagelab -- COMMAND [ARG...]")
+			}
+			return modeCommand, opts, err
+		}
+	}
+	return parseFlags(args)
+}
+
+// parseFlags is parseArgs without a command.
+func parseFlags(args []string) (mode, options, error) {
 	opts := options{helpOn: modeServe}
 	fs := newFlags(&opts)
 	err := fs.Parse(args)
@@ -138,7 +155,7 @@ func parseArgs(args []string) (mode, options, error) {
 		return m, opts, err
 	}
 	if fs.NArg() > 0 {
-		return m, opts, fmt.Errorf("unexpected argument %q: settings are environment variables, only --healthcheck and --compare take arguments%s",
+		return m, opts, fmt.Errorf("unexpected argument %q: settings are environment variables, only --healthcheck and --compare take arguments, and a command stands behind --%s",
 			fs.Arg(0), flagHint(fs.Arg(0)))
 	}
 	if m == modeAudit {

@@ -44,6 +44,7 @@ type health struct {
 	state   atomic.Int32
 	readyIn atomic.Int64 // nanoseconds from started to ready
 	closed  atomic.Bool  // by hand, through /readyz/disable
+	program *command     // that is supervised, or nil
 
 	// What the probes of /health were, in nanoseconds where it is a time; the last
 	// is counted from started.
@@ -61,13 +62,18 @@ func (h *health) set(s state) {
 
 func (h *health) current() state { return state(h.state.Load()) }
 
-// readiness is what /readyz says: the state, or "disabled" for a ready process
-// that was closed by hand. Only "ready" means: send requests here.
+// readiness is what /readyz says: the state, "disabled" for a ready process that was closed
+// by hand, or the state of its command. Only "ready" means: send requests here.
 func (h *health) readiness() string {
-	if s := h.current(); s != ready || !h.closed.Load() {
-		return s.String()
+	s := h.current().String()
+	switch {
+	case s != ready.String():
+	case h.closed.Load():
+		return "disabled"
+	case h.program != nil:
+		return h.program.state()
 	}
-	return "disabled"
+	return s
 }
 
 // healthRoute answers GET /health, the contract of the Flask service: 200 and

@@ -29,15 +29,18 @@ type example struct{ what, command string }
 func manuals() map[mode]manual {
 	return map[mode]manual{
 		modeServe: {
-			usage: "imagelab [MODE] [FLAG ...] [URL ...]",
-			about: "Without a mode it serves until SIGTERM, SIGINT, SIGQUIT or SIGHUP, as the variables say.",
+			usage: "imagelab [MODE] [FLAG ...] [URL ...] | imagelab -- COMMAND [ARG ...]",
+			about: "Without a mode it serves until SIGTERM, SIGINT, SIGQUIT or SIGHUP, as the variables say. With a command it is that " +
+				"program's init, and with IMAGELAB_UPSTREAM its front.",
 			examples: []example{
 				{"serve on other ports", "PORT=8080 IMAGELAB_OPS_ADDR=127.0.0.1:9090 imagelab"},
+				{"before any program, as PID 1", "imagelab -- redis-server"},
+				{"and as its front, which it is restarted behind without a lost request", "IMAGELAB_UPSTREAM=auto imagelab -- gunicorn app:app"},
 				{"the health probe of any image", `HEALTHCHECK CMD ["/imagelab", "--healthcheck", "http://127.0.0.1:8080/"]`},
 				{"audit a container that runs", "docker exec CONTAINER /imagelab --audit"},
 			},
 			exits: "0 clean stop. 1 failed, or requests were cut at the deadline. 2 bad configuration or command line. " +
-				"128 + n stopped at once by a second signal n.",
+				"128 + n stopped at once by a second signal n. With a command its own code, or 128 + n for signal n; 127 not found, 126 not to be run.",
 		},
 		modeHealthcheck: {
 			usage: "imagelab --healthcheck [FLAG ...] [URL ...]",

@@ -64,7 +64,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return exitOK
 	}
 
-	cfg, vars, doubts, err := loadConfig(environ)
+	cfg, vars, doubts, err := loadConfigFor(environ, mode == modeCommand)
 	if err != nil {
 		fmt.Fprintf(stderr, "imagelab: bad configuration:\n  %s\n", strings.ReplaceAll(err.Error(), "\n", "\n  "))
 		return exitUsage
@@ -76,65 +76,87 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	defer lines.Close()
 	log := newLogger(lines, cfg.LogLevel, format)
 	logDoubts(doubts, log)
-	return serve(newStopper(ctx), cfg, vars, environ, log, &lines.dropped)
+	return serve(newStopper(ctx, mode == modeCommand), opts.command, cfg, vars, environ, log, &lines.dropped)
 }
 
-// serve runs the two listeners until the stop.
-func serve(stop *stopper, cfg Config, vars []variable, environ []string, log *slog.Logger, dropped *atomic.Int64) int {
+// serve runs the two listeners and the command, if there is one, until the stop. A command
+// that no requests are passed on to leaves no work for the app listener.
+func serve(stop *stopper, args []string, cfg Config, vars []variable, environ []string, log *slog.Logger, dropped *atomic.Int64) int {
+	hasCommand := len(args) > 0
+	hasApp := !hasCommand || cfg.Upstream.isSet()
 	h := newHealth(time.Now())
 	reg := prometheus.NewRegistry()
 	m := newMetrics(reg, h, cfg.Variant, dropped)
 	lim := applyLimits(cfg, log)
-	appLn, opsLn, err := bindAll(stop.outside, cfg, vars, lim, log, m)
+	appLn, opsLn, err := bindAll(stop.outside, cfg, hasApp, vars, lim, log, m)
 	if err != nil {
 		log.Error("cannot start", "err", err)
 		return exitFailed
 	}
 	m.caps(lim, opsLn != nil)
+	owner := newSupervisor(m, log)
 	system := newSystem(environ, cfg.Variant, cfg.ImageBudget)
 	reg.MustRegister(cgroupMetrics{system.Usage})
 	auditor := newAuditor(system, h.app, reg, m, log)
 	peers := cfg.Peers.all
 	live := newEvents(reg, h, m, cfg.Variant, cfg.OpsToken, peers)
 
-	app := newServer(appLn, newServerOptions("app", cfg, lim.inFlight), log, m)
-	if cfg.Upstream.isSet() {
-		addFront(app, cfg, vars, opsLn == nil, reg, log)
-	} else {
-		blobs := openStore(cfg, lim.uploads, reg, m, log)
-		defer blobs.close()
-		addAppRoutes(app, cfg, h, blobs)
+	var program *command
+	var to backend
+	if hasCommand {
+		program = newCommand(newCommandOptions(args, environ, cfg), owner, stop.hurry, newCommandMetrics(reg), log)
+		stop.others, stop.result, h.program = program.signals, program.result, program
+		to = program
+	} else if cfg.Upstream.isSet() {
+		to = newFixed(cfg, log)
 	}
-	servers := []*server{app}
+	var servers []*server
+	if hasApp {
+		app := newServer(appLn, newServerOptions("app", cfg, lim.inFlight), log, m)
+		servers = append(servers, app)
+		if to != nil {
+			addFront(app, to, cfg, vars, opsLn == nil, reg, log)
+		} else {
+			blobs := openStore(cfg, lim.uploads, reg, m, log)
+			defer blobs.close()
+			addAppRoutes(app, cfg, h, blobs)
+		}
+	}
+	apps := len(servers)
 	watchers := opsRoutes{
 		token: cfg.OpsToken, guard: newGuard(cfg, m), pprof: servesPprof(cfg), variables: vars,
 		health: h, auditor: auditor, metrics: newMetricsHandler(reg, log), events: live,
 		profiles: newSlots(1, "profiles", m),
 	}
-	if opsLn == nil {
-		watchers.add(app, "/-")
-	} else {
+	if opsLn != nil {
 		ops := newServer(opsLn, newServerOptions("ops", cfg, 0), log, m)
 		watchers.add(ops, "")
 		servers = append(servers, ops)
+	} else if hasApp {
+		watchers.add(servers[0], "/-")
 	}
 
 	// Actors are interrupted in the order in which they are added, each after the one
-	// before it is done: the ops listener comes after the app's, so that the drain can
-	// be scraped.
+	// before it is done: the command comes after the app's listener, so that its requests
+	// end first, and the ops listener after both, so that all of it can be scraped.
 	var group actors.Group
 	times := drainTimes{cfg.DrainDelay, cfg.ShutdownTimeout}
 	group.Add(m.track("signals")(stop.actor(h, servers, times, log)))
-	group.Add(m.track("app")(stop.serverActor(app, times)))
-	for _, ops := range servers[1:] {
+	for _, app := range servers[:apps] {
+		group.Add(m.track("app")(stop.serverActor(app, times)))
+	}
+	if program != nil {
+		group.Add(m.track("command")(program.actor(stop, cfg.ShutdownTimeout)))
+	}
+	for _, ops := range servers[apps:] {
 		group.Add(m.track("ops")(stop.serverActor(ops, opsDrain)))
 	}
 	group.Add(m.track("audit")(auditor.actor()))
 	if len(peers) > 0 {
 		group.Add(m.track("peers")(live.actor()))
 	}
-	if os.Getpid() == 1 {
-		group.Add(m.track("reaper")(reaperActor(os.DirFS("/proc"), m, log)))
+	if os.Getpid() == 1 || hasCommand {
+		group.Add(m.track("reaper")(reaperActor(owner, hasCommand, log)))
 	} else {
 		log.Info("not PID 1, so orphans are left to whoever is", "pid", os.Getpid())
 	}

@@ -25,6 +25,9 @@ const patience = 20 * time.Second
 const asProgram = "TEST_BINARY_IS_IMAGELAB"
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == testProgram {
+		os.Exit(serveForTest(os.Args[2:]))
+	}
 	if os.Getenv(asProgram) != "" {
 		os.Exit(run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 	}
@@ -117,7 +120,12 @@ func startProcess(t *testing.T, wrapper []string, environ ...string) *instance {
 // launch is startProcess with another stderr, and does not wait for the start.
 func launch(t *testing.T, stderr io.Writer, wrapper []string, environ ...string) *instance {
 	t.Helper()
-	argv := append(wrapper, os.Args[0])
+	return launchArgs(t, stderr, append(wrapper, os.Args[0]), environ...)
+}
+
+// launchArgs is launch with a whole command line.
+func launchArgs(t *testing.T, stderr io.Writer, argv []string, environ ...string) *instance {
+	t.Helper()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	in := &instance{log: &logBuffer{}, exited: make(chan int, 1)}
 	cmd.Env = append(defaults(t, environ), asProgram+"=1", "PATH="+os.Getenv("PATH"))
@@ -149,7 +157,9 @@ func (in *instance) await(t *testing.T) {
 			}
 			return false
 		}
-		in.app = "http://" + in.log.find("listening", "server", "app")["addr"].(string)
+		if app := in.log.find("listening", "server", "app"); app != nil { // not so before a command without an upstream
+			in.app = "http://" + app["addr"].(string)
+		}
 		in.ops = in.app + "/-"
 		if ops := in.log.find("listening", "server", "ops"); ops != nil {
 			in.ops = "http://" + ops["addr"].(string)

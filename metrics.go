@@ -3,6 +3,7 @@ package main
 import (
 	"log/slog"
 	"net/http"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -199,6 +200,78 @@ func newMetrics(reg prometheus.Registerer, h *health, variant string, dropped *a
 		}))
 	}
 	return m
+}
+
+// commandMetrics are those of the supervised command.
+type commandMetrics struct {
+	reg    prometheus.Registerer
+	starts *prometheus.CounterVec
+	exits  *prometheus.CounterVec
+}
+
+func newCommandMetrics(reg prometheus.Registerer) *commandMetrics {
+	m := &commandMetrics{
+		reg: reg,
+		starts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "imagelab_command_starts_total",
+			Help: "Starts of the command, by reason: the first one, a restart, or a reload.",
+		}, []string{"reason"}),
+		exits: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "imagelab_command_exits_total",
+			Help: "Ends of the command, by exit code, which is 128 + n for signal n.",
+		}, []string{"code"}),
+	}
+	for _, reason := range []string{"start", "restart", "reload"} {
+		m.starts.WithLabelValues(reason)
+	}
+	reg.MustRegister(m.starts, m.exits)
+	return m
+}
+
+// register adds what is read from the command when it is asked for.
+func (m *commandMetrics) register(c *command) {
+	gauge := func(name, help string, value func() float64) {
+		m.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+	}
+	is := func(yes bool) float64 {
+		if yes {
+			return 1
+		}
+		return 0
+	}
+	gauge("imagelab_command_up", "Whether the command runs.", func() float64 { return is(c.facts().up) })
+	gauge("imagelab_command_ready", "Whether the command is ready.", func() float64 { return is(c.state() == ready.String()) })
+	gauge("imagelab_command_generation", "Number of the latest start of the command.", func() float64 { return float64(c.facts().generation) })
+	gauge("imagelab_command_uptime_seconds", "Time since the latest start of the command; 0 if it does not run.",
+		func() float64 { return c.facts().uptime.Seconds() })
+	m.reg.MustRegister(commandUsage{c})
+}
+
+// commandUsage are the metrics of all processes of the command's groups, from one look.
+type commandUsage struct{ *command }
+
+var (
+	commandCPU = prometheus.NewDesc("imagelab_command_cpu_seconds_total",
+		"Processor time of the command, its group and those they have waited for, over all generations.", nil, nil)
+	commandMemory = prometheus.NewDesc("imagelab_command_resident_memory_bytes",
+		"Resident memory of the command's group; pages that processes share count for each.", nil, nil)
+	commandFDs = prometheus.NewDesc("imagelab_command_open_fds",
+		"Open descriptors of those of the command's group that this process may look at.", nil, nil)
+	commandProcesses = prometheus.NewDesc("imagelab_command_processes", "Processes of the command's group.", nil, nil)
+)
+
+func (commandUsage) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{commandCPU, commandMemory, commandFDs, commandProcesses} {
+		to <- d
+	}
+}
+
+func (u commandUsage) Collect(to chan<- prometheus.Metric) {
+	usage := u.usage(os.DirFS("/proc"))
+	to <- prometheus.MustNewConstMetric(commandCPU, prometheus.CounterValue, usage.Spent.Seconds())
+	to <- prometheus.MustNewConstMetric(commandMemory, prometheus.GaugeValue, float64(usage.Resident))
+	to <- prometheus.MustNewConstMetric(commandFDs, prometheus.GaugeValue, float64(usage.Descriptors))
+	to <- prometheus.MustNewConstMetric(commandProcesses, prometheus.GaugeValue, float64(usage.Processes))
 }
 
 // frontMetrics are those of requests that are passed on.

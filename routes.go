@@ -37,16 +37,11 @@ func addAppRoutes(s *server, cfg Config, h *health, st *store) {
 	}
 }
 
-// addFront passes everything on to the upstream instead. The ops paths are the server's own
+// addFront passes everything on to the backend instead. The ops paths are the server's own
 // if they are on the app listener.
-func addFront(s *server, cfg Config, vars []variable, opsHere bool, reg prometheus.Registerer, log *slog.Logger) {
-	u := cfg.Upstream
-	if !u.isHere() {
-		log.Warn("requests are passed on to another machine, and in the clear", "upstream", u.address)
-	}
-	d := newDestination(newPool(u.network, u.address, cfg))
+func addFront(s *server, to backend, cfg Config, vars []variable, opsHere bool, reg prometheus.Registerer, log *slog.Logger) {
 	boundsBodies := named(vars, "IMAGELAB_MAX_BODY").Source != "default"
-	f := newFront(fixed{d}, cfg, boundsBodies, newFrontMetrics(reg, s.metrics), log)
+	f := newFront(to, cfg, boundsBodies, newFrontMetrics(reg, s.metrics), log)
 	own := ""
 	if opsHere {
 		own = "/-/"

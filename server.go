@@ -384,9 +384,9 @@ func stream(w http.ResponseWriter, r *http.Request, interval time.Duration, emit
 	}
 }
 
-// bindAll binds the app listener and, unless its paths go to the app's, the ops
+// bindAll binds the app listener, if there is to be one, and, unless its paths go to the app's, the ops
 // listener, before anything runs: a busy port is an error with its name.
-func bindAll(ctx context.Context, cfg Config, vars []variable, lim limits, log *slog.Logger, m *metrics) (app, ops *drain.Listener, err error) {
+func bindAll(ctx context.Context, cfg Config, hasApp bool, vars []variable, lim limits, log *slog.Logger, m *metrics) (app, ops *drain.Listener, err error) {
 	listen := func(name, addr string, maxConns, spare int) (*drain.Listener, error) {
 		ln, err := drain.Listen(ctx, addr, drain.Options{
 			MaxConns: maxConns, Spare: spare, WriteTimeout: cfg.WriteTimeout, Observe: m.connections(name, log),
@@ -402,7 +402,9 @@ func bindAll(ctx context.Context, cfg Config, vars []variable, lim limits, log *
 		log.Info("listening", "server", name, "addr", ln.Addr().String(), "max_conns", maxConns)
 		return ln, nil
 	}
-	app, err = listen("app", net.JoinHostPort(cfg.BindAddress, strconv.Itoa(cfg.Port)), lim.conns, lim.spare)
+	if hasApp {
+		app, err = listen("app", net.JoinHostPort(cfg.BindAddress, strconv.Itoa(cfg.Port)), lim.conns, lim.spare)
+	}
 	if err != nil {
 		what := named(vars, "PORT").shown()
 		if cfg.BindAddress != "" {
@@ -415,7 +417,9 @@ func bindAll(ctx context.Context, cfg Config, vars []variable, lim limits, log *
 	}
 	ops, err = listen("ops", cfg.OpsAddr, lim.opsConns, opsSpare)
 	if err != nil {
-		app.Close()
+		if app != nil {
+			app.Close()
+		}
 		return nil, nil, fmt.Errorf("listen %s: %w", named(vars, "IMAGELAB_OPS_ADDR").shown(), err)
 	}
 	return app, ops, nil

@@ -26,15 +26,24 @@ type stopper struct {
 	cut   context.CancelCauseFunc
 
 	report drain.Report // of the app server; complete when the group has ended
+
+	// With a command every signal is read, and others takes those that do not stop.
+	others func(syscall.Signal) (taken bool)
+	// result is the command's exit code, and how it has ended, when the group has.
+	result func() (code int, why string)
 }
 
 // newStopper asks for the signals whose default is death, so that it has to come before
 // anything else that takes time. What comes earlier ends the process: as PID 1 by the
 // handler of internal/early. SIGQUIT is what images made from nginx's send, SIGHUP comes when a terminal closes.
-func newStopper(ctx context.Context) *stopper {
-	st := &stopper{signals: make(chan os.Signal, 8), outside: ctx}
+func newStopper(ctx context.Context, hasCommand bool) *stopper {
+	st := &stopper{signals: make(chan os.Signal, 64), outside: ctx}
 	st.begun, st.begin = context.WithCancelCause(context.Background())
 	st.hurry, st.cut = context.WithCancelCause(context.Background())
+	if hasCommand {
+		st.readAll()
+		return st
+	}
 	signal.Notify(st.signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
 	if !signal.Ignored(syscall.SIGHUP) { // nohup has it ignored, and means it
 		signal.Notify(st.signals, syscall.SIGHUP)
@@ -44,6 +53,18 @@ func newStopper(ctx context.Context) *stopper {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	return st
 }
+
+// readAll asks for every signal that is not ignored: a command inherits what is.
+func (st *stopper) readAll() {
+	for sig := syscall.Signal(1); sig <= lastSignal; sig++ {
+		if !signal.Ignored(sig) {
+			signal.Notify(st.signals, sig)
+		}
+	}
+}
+
+// lastSignal is the kernel's (signal(7), SIGRTMAX).
+const lastSignal syscall.Signal = 64
 
 // signalError is the cause of a stop.
 type signalError struct{ os.Signal }
@@ -74,6 +95,9 @@ func (st *stopper) reader() (execute func() error, interrupt func(error)) {
 // take begins the stop, or hurries it. A second SIGHUP does not: a terminal that closes
 // sends one, and its shell another.
 func (st *stopper) take(sig os.Signal) {
+	if number, ok := sig.(syscall.Signal); ok && st.others != nil && st.others(number) {
+		return
+	}
 	switch {
 	case st.begun.Err() == nil:
 		st.begin(signalError{sig})
@@ -156,8 +180,13 @@ func (s *server) tell(report drain.Report) {
 
 // exitCode says how the process ended, in the log and as its code. Only the app's
 // requests decide.
-func (st *stopper) exitCode(err error, log *slog.Logger) int {
+func (st *stopper) exitCode(err error, log *slog.Logger) (exit int) {
 	report := st.report
+	if st.result != nil {
+		code, why := st.result()
+		log.Info("the command's exit code is this process's", "code", code, "status", why)
+		defer func() { exit = code }()
+	}
 	unchecked := ""
 	if report.Lossy != nil {
 		unchecked = report.Lossy.Error()
@@ -177,6 +206,8 @@ func (st *stopper) exitCode(err error, log *slog.Logger) int {
 			return 128 + int(number)
 		}
 		return exitFailed
+	case errors.As(err, new(commandEnded)):
+		log.Info("stopped, as the command has ended")
 	case !errors.Is(err, errStopped):
 		log.Error("stopped by a failure", "err", err)
 		return exitFailed

@@ -85,10 +85,10 @@ func isSpecific(host string) bool {
 }
 
 // upstreamErrors are what is wrong with IMAGELAB_UPSTREAM beside other variables.
-func upstreamErrors(cfg Config, vars []variable) []error {
+func upstreamErrors(cfg Config, vars []variable, hasCommand bool) []error {
 	var errs []error
 	u := cfg.Upstream
-	if u.auto {
+	if u.auto && !hasCommand {
 		errs = append(errs, fmt.Errorf("%s needs a command, as in imagelab -- COMMAND: want a port, http://host:port or "+
 			"unix:///path.sock without one", named(vars, "IMAGELAB_UPSTREAM").shown()))
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -48,6 +49,7 @@ type conn struct {
 	above       atomic.Bool  // it was let in above the cap; set with ln.mu held
 	tail        [2]byte      // the last that was read
 	plain       bool         // net/http reads it itself, with nothing such as TLS between
+	followed    bool         // the request came before the answer to the last was written
 	expendable  atomic.Bool  // the request that is being served is an onlooker's
 	mayHaveBody atomic.Bool  // the request that is being served has one, or nobody knows
 	broken      atomic.Bool  // a write has failed
@@ -171,6 +173,7 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 		// The first is for the wait, the second for the header of a request whose
 		// beginning net/http has found in its buffer.
 		if c.sets++; c.sets == 2 {
+			c.followed = true
 			c.enter(Reading)
 		}
 	}
@@ -356,6 +359,40 @@ func (c *conn) mayGoOn(began, now time.Duration) bool {
 		return false
 	}
 	return c.TCPConn.SetWriteDeadline(time.Now().Add(max(time.Millisecond, min(left, glance)))) == nil
+}
+
+// backlog is how much of a client's answers may wait in this kernel, in bytes, when the
+// next one is begun.
+const backlog = 16 << 10
+
+// awaitReader is for a pipelined request (RFC 9112, 9.3.2): it takes its turn with other
+// connections, and waits until the client has read what came before. One that never reads
+// would else be served until the kernel's buffers are full. Those are megabytes, and with a
+// thousand such connections nobody else gets the processor for half a minute. The client has
+// the time that a write would give it.
+func (c *conn) awaitReader() {
+	runtime.Gosched()
+	left, began, late := unsent(c.TCPConn), time.Since(c.ln.epoch), false
+	for pause := time.Millisecond; unstarted(c.TCPConn) > backlog && !c.ln.draining.Load(); {
+		now := time.Since(c.ln.epoch)
+		if u := unsent(c.TCPConn); u <= left-chunk {
+			left, began = u, now
+		}
+		if now-began > c.ln.writeTimeout {
+			c.broken.Store(true)
+			_ = c.reset()
+			return
+		}
+		if !late && !c.stall.isOn() {
+			c.stall.begin(began)
+		}
+		late = true
+		time.Sleep(pause)
+		pause = min(2*pause, 100*time.Millisecond)
+	}
+	if late {
+		c.stall.end()
+	}
 }
 
 // theirDeadline is the write deadline that somebody has set, or zero.
@@ -605,11 +642,14 @@ func connState(nc net.Conn, s http.ConnState) {
 		c.pipeline.begun++
 		// Nobody asks how long a request has been served, and the clock is not free.
 		c.phase.Store(int32(Active))
+		if c.followed {
+			c.awaitReader()
+		}
 	case http.StateIdle:
 		c.mu.Lock()
 		c.sets = 0
 		c.mu.Unlock()
-		if c.ahead.Swap(false) {
+		if c.followed = c.ahead.Swap(false); c.followed {
 			c.pipeline.after++
 		}
 		c.answered.Store(false)

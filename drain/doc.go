@@ -72,6 +72,8 @@
 //     a drain that is 2 s. net/http would reset the connection, for which proxies answer 502.
 //   - A client has to take 64 KiB within Options.WriteTimeout, over all its answers: one that
 //     takes a byte now and then gets no new deadline with the next request.
+//   - A pipelined request is begun when the kernel has sent all but 16 KiB of the answers
+//     before it: a client that never reads is not served until the kernel's buffers are full.
 //   - At Options.MaxConns, connections that wait for their clients make room for new ones:
 //     first those that have their last answer, then those with half a header, idle ones,
 //     ones that have sent nothing for 250 ms, those whose client takes more than half a second

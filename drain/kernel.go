@@ -32,6 +32,14 @@ func unsent(c syscall.Conn) int {
 	return n
 }
 
+// unstarted is the number of bytes that this kernel has not sent yet, as the peer's takes
+// no more (SIOCOUTQNSD, Linux 3.2).
+func unstarted(c syscall.Conn) int {
+	n := 0
+	control(c, func(fd int) { n, _ = unix.IoctlGetInt(fd, unix.SIOCOUTQNSD) })
+	return n
+}
+
 // tcpInfo is what the kernel knows of a socket, or nil (tcp(7), TCP_INFO).
 func tcpInfo(c syscall.Conn) *unix.TCPInfo {
 	var info *unix.TCPInfo

@@ -1,6 +1,7 @@
 package drain
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -355,5 +356,83 @@ func TestClientIsNotCutForASourceThatIsSlow(t *testing.T) {
 				t.Errorf("%d bytes, want %d", len(body), size)
 			}
 		})
+	}
+}
+
+// pipelining is a client that has sent n requests for a kilobyte each and has read no
+// answer; calls counts those that were begun.
+func pipelining(t *testing.T, n int, o Options) (s *running, conn net.Conn, answers *bufio.Reader, calls *atomic.Int64) {
+	t.Helper()
+	calls = new(atomic.Int64)
+	s = runWith(t, o, func(w http.ResponseWriter, r *http.Request) {
+		calls.Add(1)
+		_, _ = w.Write(make([]byte, 1000))
+	})
+	conn, answers = s.dial(t)
+	_ = conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+	go func() { _, _ = io.WriteString(conn, strings.Repeat(getRoot, n)) }()
+	eventually(t, "wait for the reader", func() bool {
+		for _, c := range s.ln.snapshot() {
+			if c.stall.isOn() {
+				return true
+			}
+		}
+		return false
+	})
+	return s, conn, answers, calls
+}
+
+func TestPipelinedRequestsWaitForTheirReader(t *testing.T) {
+	t.Parallel()
+	const n = 3000
+	_, _, answers, calls := pipelining(t, n, Options{WriteTimeout: patience})
+	if got := calls.Load(); got > 400 { // what both kernels hold
+		t.Errorf("%d requests are begun while nothing is read", got)
+	}
+	for i := range n {
+		resp, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			t.Fatalf("answer %d: %v", i, err)
+		}
+		if size, err := io.Copy(io.Discard, resp.Body); size != 1000 || err != nil {
+			t.Fatalf("answer %d: %d bytes, %v, want 1000", i, size, err)
+		}
+	}
+	if got := calls.Load(); got != n {
+		t.Errorf("%d requests were served, want %d", got, n)
+	}
+}
+
+func TestPipelinedRequestsDoNotWaitForEver(t *testing.T) {
+	t.Parallel()
+	s, _, _, _ := pipelining(t, 3000, Options{WriteTimeout: time.Second})
+	eventually(t, "end of the connection", func() bool { return s.ln.count() == 0 })
+}
+
+func TestPipelinedRequestsMakeRoom(t *testing.T) {
+	t.Parallel()
+	s, _, _, _ := pipelining(t, 3000, Options{WriteTimeout: patience, MaxConns: 1})
+	conn, answers := s.dial(t)
+	_, _ = io.WriteString(conn, getRoot)
+	if body, _ := answer(t, answers); len(body) != 1000 {
+		t.Errorf("a new client reads %d bytes, want 1000", len(body))
+	}
+}
+
+func TestPipelinedRequestsAreServedInADrain(t *testing.T) {
+	t.Parallel()
+	const n = 1000
+	s, _, answers, calls := pipelining(t, n, Options{WriteTimeout: patience})
+	read := make(chan int64)
+	go func() {
+		eventually(t, "drain", s.ln.draining.Load)
+		size, _ := io.Copy(io.Discard, answers)
+		read <- size
+	}()
+	if report := s.stop(t, patience); len(report.Cut) != 0 {
+		t.Errorf("the drain cuts %v, want nothing", report.Cut)
+	}
+	if size := <-read; size < n*1000 || calls.Load() != n {
+		t.Errorf("%d requests were served, %d bytes read, want %d requests", calls.Load(), size, n)
 	}
 }

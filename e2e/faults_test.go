@@ -375,3 +375,57 @@ func (c *container) request(path string) (problem string) {
 	}
 	return ""
 }
+
+// TestClientsThatDoNotReadMakeNobodyUnhealthy has one client with 1,200 connections, each of which sends requests for
+// as long as they are taken and reads none of the answers, at the limits of compose.yaml.
+func TestClientsThatDoNotReadMakeNobodyUnhealthy(t *testing.T) {
+	t.Parallel()
+	c := start(t, "scratch", slices.Concat(hardened, []string{"-m", "64m", "--memory-swap", "64m", "--cpus", "1", "--ulimit", "nofile=8192",
+		"--health-interval=1s", "--health-timeout=3s", "--health-retries=3"})...)
+	c.awaitHealth(t, "healthy")
+	ctx, cancel := context.WithCancel(context.Background())
+	var clients sync.WaitGroup
+	t.Cleanup(func() { cancel(); clients.Wait() })
+	var connected atomic.Int64
+	for range 1200 {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				connected.Add(1)
+				sendWithoutReading(ctx, c.addr)
+				pause(ctx, time.Second)
+			}
+		})
+	}
+	eventually(t, "connections", func() bool { return connected.Load() >= 1200 })
+	failures := map[string]int{}
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+		if problem := c.request("/health"); problem != "" {
+			failures[problem]++
+		}
+		if state := inspect[string](t, c.name, ".State.Health.Status"); state != "healthy" {
+			t.Fatalf("Docker says %s", state)
+		}
+		pause(ctx, 100*time.Millisecond)
+	}
+	if len(failures) > 0 {
+		t.Errorf("GET /health: %v, want an answer each time", failures)
+	}
+	c.checkSurvived(t)
+}
+
+// sendWithoutReading sends requests until the connection is closed.
+func sendWithoutReading(ctx context.Context, addr string) {
+	dialer := net.Dialer{Timeout: patience, Control: func(_, _ string, raw syscall.RawConn) error {
+		return raw.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 2048) })
+	}}
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	for many := strings.Repeat("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 1000); err == nil; {
+		_, err = io.WriteString(conn, many)
+	}
+}

@@ -55,7 +55,7 @@ unleash() {
 	n=0
 	(
 		ulimit -v 16777216
-		PATH=$work/bin:$PATH TMPDIR=$work/tmp GOFLAGS='-count=1 -vet=off' \
+		PATH=$work/bin:$PATH TMPDIR=$work/tmp GOFLAGS='-count=1 -vet=off -parallel=32' \
 			nice -n 19 "$program" unleash --workers 1 --timeout-coefficient 10 --exclude-files / "./$1" 2>&1
 	) | while IFS= read -r line; do
 		printf '%s\n' "$line"

@@ -84,7 +84,7 @@ const verdicts = {
 };
 const order = ["fail", "warn", "unknown", "pass", "not-applicable"];
 const severities = ["critical", "high", "medium", "low", "info"];
-const states = { ready: "✓", starting: "…", disabled: "‖", draining: "↓", down: "✕", connecting: "…" };
+const states = { ready: "✓", starting: "…", disabled: "‖", draining: "↓", down: "✕", connecting: "…", restarting: "↻", failing: "✕", "given up": "✕" };
 
 function pill(kind, icon, word) {
   return h("span.pill." + kind, h("span", { "aria-hidden": "true" }, icon), word);
@@ -353,6 +353,7 @@ function drawCards() {
     const bytes = image(s).bytes, sum = summary(s), l = s.live, p = s.points.at(-1) || {};
     const best = sizes.length > 1 && bytes === Math.min(...sizes) && bytes !== Math.max(...sizes);
     let where = l ? `${s.self ? "this one · " : ""}${l.version} · up ${span(l.uptime_seconds)}` : "";
+    if (l && l.command) where += ` · command: start ${l.command.generation}, ` + (l.command.up ? `up ${span(l.command.uptime_seconds)}` : "not up") + (l.command.last ? `, the one before: ${l.command.last}` : "");
     if (s.state === "down") where = s.error + (s.seen ? ` · last seen ${span((Date.now() - s.seen) / 1e3)} ago` : "");
     else if (s.ended) where = s.ended.seconds != null ? `drained in ${span(s.ended.seconds)}, ${plural(s.ended.cut, "connection")} cut` : "it ends";
     else if (s.state === "draining") where = `draining for ${span((Date.now() - s.drainSince) / 1e3)} · ${plural(l.requests.in_flight, "request")} in flight · ${plural(l.connections, "connection")} open`;

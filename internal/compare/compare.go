@@ -147,6 +147,7 @@ func (s *Side) cells() []cell {
 		{"audit", "passed", neither, amount(float64(sum.Pass), plain)},
 
 		{"process", "state", neither, text(cmp.Or(l.State, notKnown))},
+		{"process", "command", neither, command(l.Command)},
 		{"process", "up for", neither, amount(l.UptimeSeconds, span)},
 		{"process", "start", neither, start},
 		{"process", "memory in use", neither, amountOf(l.Process.MemoryBytes, sizes.Memory)},
@@ -158,6 +159,21 @@ func (s *Side) cells() []cell {
 		{sinceStart, "latency, median", neither, quantile(l.Latency, 0.5)},
 		{sinceStart, "latency, p99", neither, quantile(l.Latency, 0.99)},
 	}
+}
+
+// command is which start of the command runs, and how the one before it has ended.
+func command(c *Command) Value {
+	if c == nil {
+		return text("none")
+	}
+	words := fmt.Sprintf("start %d", c.Generation)
+	if !c.Up {
+		words += ", not up"
+	}
+	if c.Last != "" {
+		words += ", last " + c.Last
+	}
+	return text(words)
 }
 
 // Compare compares. Names have to be unique.

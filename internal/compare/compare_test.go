@@ -363,3 +363,17 @@ func TestQuantile(t *testing.T) {
 		})
 	}
 }
+
+func TestCommandOfEachSide(t *testing.T) {
+	t.Parallel()
+	for want, c := range map[string]*Command{
+		"none":                         nil,
+		"start 1":                      {Up: true, Generation: 1},
+		"start 3, last exit 1":         {Up: true, Generation: 3, Last: "exit 1"},
+		"start 5, not up, last killed": {Generation: 5, Last: "killed"},
+	} {
+		if got := command(c).Text; got != want {
+			t.Errorf("command(%+v) = %q, want %q", c, got, want)
+		}
+	}
+}

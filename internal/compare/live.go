@@ -22,7 +22,7 @@ type Live struct {
 	Commit  string    `json:"commit"`
 	Go      string    `json:"go"`
 
-	State         string  `json:"state"` // starting, ready, disabled or draining
+	State         string  `json:"state"` // starting, ready, disabled or draining; of a command also restarting, failing or given up
 	UptimeSeconds float64 `json:"uptime_seconds"`
 
 	Requests    Requests  `json:"requests"`
@@ -33,7 +33,17 @@ type Live struct {
 	Store       Store     `json:"store"`
 	Drain       Drain     `json:"drain"`
 
+	Command *Command `json:"command,omitempty"` // that is supervised, if there is one
+
 	Audit *audit.Summary `json:"audit,omitempty"` // of the latest report, if there is one
+}
+
+// Command is about the latest start of a supervised command.
+type Command struct {
+	Up            bool    `json:"up"`
+	Generation    int     `json:"generation"`     // how many starts there were
+	UptimeSeconds float64 `json:"uptime_seconds"` // 0 if it is not up
+	Last          string  `json:"last,omitempty"` // how the last one to end has ended: "exit 1", or the name of a signal
 }
 
 // Requests counts requests.

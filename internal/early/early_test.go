@@ -377,6 +377,7 @@ func TestParse(t *testing.T) {
 		"http://127.0.0.1:/": false, "http://127.0.0.1:0/": false, "http://127.0.0.1:65536/": false, "http://127.0.0.1:x/": false, "http://127.0.0.1:+1/": false,
 		"http://127.0.0.256/": false, "http://127.0.0.01/": false, "http://127.0.0/": false, "http://127.0.0.1./": false, "http://1.2.3.4.5/": false, "http://127..0.1/": false,
 		"http://127.0.0.1/?x": false, "http://127.0.0.1?x": false, "http://127.0.0.1/#x": false, "http://127.0.0.1/%20": false, "http://127.0.0.1/a b": false, "http://127.0.0.1/é": false,
+		"http://127.0.0.1/azAZ09": true, "http://127.0.0.1/@": false, "http://127.0.0.1/[": false, "http://127.0.0.1/`": false, "http://127.0.0.1/{": false, "http://127.0.0.1/:": false,
 		"http://127.0.0.1/" + strings.Repeat("x", 83): true, "http://127.0.0.1/" + strings.Repeat("x", 84): false,
 	} {
 		p := parse(raw)
@@ -396,19 +397,21 @@ func TestJudge(t *testing.T) {
 	t.Parallel()
 	const ok = "HTTP/1.1 200 OK\r\n"
 	for answer, want := range map[string]string{
-		ok + "Content-Length: 2\r\n\r\nok":                    "200",
-		ok + "Date: x\r\ncontent-length: 0\r\nX-1:\r\n\r\n":   "200",
-		"HTTP/1.0 302 Found\r\nContent-Length: 1\r\n\r\nmore": "302",
-		"HTTP/1.1 204 \r\nContent-Length: 0\r\n\r\n":          "204",
-		"HTTP/1.1 399 x\r\nContent-Length: 0\r\n\r\n":         "399",
-		"HTTP/1.1 400 x\r\nContent-Length: 0\r\n\r\n":         "",
-		"":                                "",
-		ok:                                "",
-		ok + "\r\n":                       "", // until the end, which judge does not see
-		ok + "Content-Length: 2\r\n\r\no": "",
-		ok + "Content-Length: 2\r\n":      "",
-		ok + "Content-Length:2\r\n\r\nok": "",
-		ok + "Content-Length: -1\r\n\r\n": "",
+		ok + "Content-Length: 2\r\n\r\nok":                             "200",
+		ok + "Date: x\r\ncontent-length: 0\r\nX-1:\r\n\r\n":            "200",
+		"HTTP/1.0 302 Found\r\nContent-Length: 1\r\n\r\nmore":          "302",
+		"HTTP/1.1 204 \r\nContent-Length: 0\r\n\r\n":                   "204",
+		"HTTP/1.1 399 x\r\nContent-Length: 0\r\n\r\n":                  "399",
+		"HTTP/1.1 400 x\r\nContent-Length: 0\r\n\r\n":                  "",
+		ok + "X: ~\r\nContent-Length: 0\r\n\r\n":                       "200",
+		"":                                                             "",
+		ok:                                                             "",
+		ok[:len(ok)-1]:                                                 "",
+		ok + "\r\n":                                                    "", // until the end, which judge does not see
+		ok + "Content-Length: 2\r\n\r\no":                              "",
+		ok + "Content-Length: 2\r\n":                                   "",
+		ok + "Content-Length:2\r\n\r\nok":                              "",
+		ok + "Content-Length: -1\r\n\r\n":                              "",
 		ok + "Content-Length: 0\r\nContent-Length: 0\r\n\r\n":          "",
 		ok + "Content-Length : 0\r\n\r\n":                              "",
 		ok + "Content-Length: 0\r\nX\r\n\r\n":                          "",

@@ -250,7 +250,7 @@ func TestRunSendsWhatIsAsked(t *testing.T) {
 		want string // with ADDR for the address
 	}{
 		{name: "nothing", want: "GET / HTTP/1.1\r\n" + own + "\r\n"},
-		{name: "a path and a query", path: "/a%20b c?x=%0d%0a&y#fragment", want: "GET /a%20b%20c?x=%0d%0a&y HTTP/1.1\r\n" + own + "\r\n"},
+		{name: "a path and a query", path: "/a%20b c?x=%0d%0a&y=%20#fragment", want: "GET /a%20b%20c?x=%0d%0a&y=%20 HTTP/1.1\r\n" + own + "\r\n"},
 		{name: "spaces and other bytes that a request line does not carry", path: "/a b\"<>[c]/é?d e={\\}|^`é%",
 			want: "GET /a%20b%22%3C%3E%5Bc%5D/%C3%A9?d%20e=%7B%5C%7D%7C%5E%60%C3%A9%25 HTTP/1.1\r\n" + own + "\r\n"},
 		{name: "all bytes that it does", path: "/azAZ09-._~!$&'()*+,;=:@/?azAZ09-._~!$&'()*+,;=:@/?",
@@ -300,8 +300,9 @@ func TestRunReachesEveryKindOfTarget(t *testing.T) {
 	addr := plain.Listener.Addr().String()
 	_, port, _ := net.SplitHostPort(addr)
 
-	// A path of a socket is at most 107 bytes, and a test's own is often longer.
-	dir, err := os.MkdirTemp("", "probe")
+	// A path of a socket is at most 107 bytes, a message shows fewer, and a folder of the
+	// test's own is often longer.
+	dir, err := os.MkdirTemp("/tmp", "probe")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -833,7 +834,7 @@ func FuzzRun(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	dir, err := os.MkdirTemp("", "fuzz")
+	dir, err := os.MkdirTemp("/tmp", "fuzz")
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -845,4 +846,19 @@ func FuzzRun(f *testing.F) {
 		probetest.Serve(t, "unix", socket, probetest.Say(string(response)))
 		run(t, probe.Options{}, "unix://"+socket+":/")
 	})
+}
+
+func TestRedactedHidesWhatStandsBeforeTheLastAt(t *testing.T) {
+	t.Parallel()
+	for raw, want := range map[string]string{
+		"http://h/":          "http://h/",
+		"http://me:s/@t@h/":  "http://xxxxx@h/",
+		"me:secret@h":        "xxxxx@h",
+		"@h":                 "xxxxx@h",
+		"unix:///run/s:/a@b": "unix://xxxxx@b",
+	} {
+		if got := probe.Redacted(raw); got != want {
+			t.Errorf("Redacted(%q) = %q, want %q", raw, got, want)
+		}
+	}
 }
