@@ -295,7 +295,7 @@ func (p *passage) answer(status int) {
 			}
 			return
 		case err != nil:
-			if isEventStream(h) && isEnding(p.r) {
+			if isEventStream(h) && p.isEnding() {
 				return
 			}
 			p.cut(err)
@@ -324,16 +324,27 @@ func isEventStream(h http.Header) bool {
 }
 
 // endWithServer ends the wait for more of a stream when the server waits for its streams to
-// end.
+// end, or another destination has taken the place of this one.
 func (p *passage) endWithServer() (stop func()) {
-	ctx, cancel := untilEnding(p.r)
-	stopped := context.AfterFunc(ctx, p.x.Interrupter())
-	return func() { stopped(); cancel() }
+	interrupt, ending, quit, done := p.x.Interrupter(), drain.Ending(p.r.Context()), p.to.quit, make(chan struct{})
+	go func() {
+		select {
+		case <-ending:
+		case <-quit:
+		case <-done:
+			return
+		}
+		interrupt()
+	}()
+	return func() { close(done) }
 }
 
-func isEnding(r *http.Request) bool {
+// isEnding says whether streams are to end.
+func (p *passage) isEnding() bool {
 	select {
-	case <-drain.Ending(r.Context()):
+	case <-drain.Ending(p.r.Context()):
+		return true
+	case <-p.to.quit:
 		return true
 	default:
 		return false
