@@ -383,11 +383,10 @@ func (p *passage) requestBody() {
 	r, req := p.r, &p.req
 	req.Body, req.Length, req.Expects100 = nil, 0, false
 	req.States = len(r.Header["Content-Length"]) > 0
-	rc := http.NewResponseController(p.w)
 	if r.ContentLength == 0 {
-		_ = rc.SetReadDeadline(time.Time{}) // it was for the request, and would pass for a client that has gone
 		return
 	}
+	rc := http.NewResponseController(p.w)
 	// Otherwise the rest of the body is thrown away at the first byte of an answer.
 	_ = rc.EnableFullDuplex()
 	p.body = clientBody{from: r.Body, rc: rc, patience: p.f.patience, left: p.f.patience, room: p.f.maxBody}
@@ -409,7 +408,7 @@ type clientBody struct {
 
 func (b *clientBody) Read(p []byte) (int, error) {
 	began := time.Now()
-	if b.begun { // the server's own deadline is for the first
+	if b.begun { // the server's own deadline is for the first, and net/http lifts both behind the last
 		_ = b.rc.SetReadDeadline(began.Add(b.left))
 	}
 	b.begun = true
@@ -420,9 +419,6 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	}
 	if b.room -= int64(n); b.room < 0 {
 		return 0, errTooLarge
-	}
-	if err == io.EOF {
-		_ = b.rc.SetReadDeadline(time.Time{})
 	}
 	return n, err
 }
