@@ -227,7 +227,9 @@ func (p *passage) sendLater(err error, until time.Time) error {
 		if failure == nil || !isNotThere(failure) {
 			return failure
 		}
-		err = failure
+		if ctx.Err() == nil { // then it says more than that the time is up
+			err = failure
+		}
 	}
 	return err
 }
