@@ -16,9 +16,9 @@ import (
 // they will send no more, or one has gone.
 //
 // When the server waits for its streams to end, or another destination has taken the place of
-// this one, the upstream is told that its client leaves: in the words of WebSocket if that is what is spoken, and else by the end of the stream. What
-// the upstream still says is passed on, its goodbye to the client first of all. Both get
-// tunnelPatience for that.
+// this one, the upstream is told that its client leaves: in the words of WebSocket if that is
+// what is spoken, and else by the end of the stream. What the upstream still says is passed on,
+// its goodbye to the client first of all. Both get tunnelPatience for that.
 func (p *passage) tunnel() {
 	p.w.WriteHeader(http.StatusSwitchingProtocols)
 	p.committed = true

@@ -55,9 +55,9 @@ const frontNote = "The upstream is bare, and the same for all. Upstream, front a
 	"No front: the load goes to the upstream."
 
 const frontLostNote = "Each is stopped with the signal that its own manual gives for a stop without loss, and bare is " +
-	"behind it. The clients are those of the row above."
+	"behind it. The clients are those of \"requests lost under SIGTERM\"."
 
-// fronts make the subjects of that upstream, each with a port of its own. The first is none.
+// fronts makes the subjects in front of that upstream, each with a port of its own.
 func (b *bench) fronts(upstream *instance) ([]*subject, error) {
 	imagelab := &subject{
 		name: "imagelab", command: []string{b.program("imagelab")}, path: upstream.path, everywhere: true,
@@ -86,7 +86,10 @@ func (b *bench) fronts(upstream *instance) ([]*subject, error) {
 		if err := os.WriteFile(filepath.Join(dir, "config"), []byte(fill.Replace(other.config)), 0o644); err != nil {
 			return nil, err
 		}
-		s := &subject{name: other.name, path: upstream.path, everywhere: true, signal: other.stop, env: []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")}}
+		s := &subject{
+			name: other.name, path: upstream.path, everywhere: true, signal: other.stop,
+			env: []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")},
+		}
 		for _, word := range other.command {
 			s.command = append(s.command, fill.Replace(word))
 		}
@@ -98,7 +101,9 @@ func (b *bench) fronts(upstream *instance) ([]*subject, error) {
 
 // frontRound measures each front before the same upstream, and the upstream without one.
 func (b *bench) frontRound() error {
-	up, err := b.start(&subject{name: "no front", command: []string{b.program("bare"), "{host}:{port}"}, path: "/health", everywhere: true})
+	up, err := b.start(&subject{
+		name: "no front", command: []string{b.program("bare"), "{host}:{port}"}, path: "/health", everywhere: true,
+	})
 	if err != nil {
 		return err
 	}
