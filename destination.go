@@ -106,8 +106,7 @@ func (d *destination) awaitAccepting(ctx context.Context) {
 	accepts := d.accepts
 	d.mu.Unlock()
 	select {
-	case <-accepts:
-	case <-d.quit:
+	case <-accepts: // also when it is retired
 	case <-ctx.Done():
 	}
 	d.mu.Lock()

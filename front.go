@@ -1,15 +1,13 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"math"
-	"net"
+
 	"net/http"
-	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -51,7 +49,7 @@ func newFront(b backend, cfg Config, boundsBodies bool, m *frontMetrics, log *sl
 // newPool makes the connections to an upstream.
 func newPool(network, address string, cfg Config) *upstream.Pool {
 	return upstream.New(network, address, upstream.Options{
-		Idle: cfg.UpstreamIdle, DialTimeout: cfg.UpstreamWait, HeaderTimeout: cfg.UpstreamTimeout,
+		Idle: cfg.UpstreamIdle, DialTimeout: max(cfg.UpstreamWait, time.Second), HeaderTimeout: cfg.UpstreamTimeout,
 	})
 }
 
@@ -178,6 +176,7 @@ func (p *passage) mayRepeat(err error) bool {
 
 // send sends the request to a destination, and waits for one that is not there.
 func (p *passage) send() error {
+	from := time.Now()
 	d, err := p.f.backend.acquire(endedContext)
 	if err == nil {
 		p.to = d
@@ -186,7 +185,7 @@ func (p *passage) send() error {
 	if err == nil || !isNotThere(err) {
 		return err
 	}
-	return p.sendLater(err)
+	return p.sendLater(err, from.Add(p.f.wait))
 }
 
 // endedContext is that of somebody who does not wait.
@@ -202,15 +201,14 @@ func isNotThere(err error) bool {
 	return !errors.As(err, &failure) || failure.Reason == upstream.NotThere
 }
 
-// sendLater waits for a destination until Config.UpstreamWait is over, or the server stops
-// waiting.
-func (p *passage) sendLater(err error) error {
+// sendLater waits for a destination until a moment, or until the server waits for its streams
+// to end. The error is why it has to.
+func (p *passage) sendLater(err error, until time.Time) error {
 	p.f.metrics.waiting.Inc()
 	defer p.f.metrics.waiting.Dec()
 	ending, cancel := untilEnding(p.r)
 	defer cancel()
-	left := p.f.wait - (time.Since(p.f.epoch) - p.began)
-	ctx, cancel := context.WithTimeout(ending, left)
+	ctx, cancel := context.WithDeadline(ending, until)
 	defer cancel()
 	for ctx.Err() == nil {
 		if p.to != nil {
@@ -222,14 +220,16 @@ func (p *passage) sendLater(err error) error {
 		}
 		d, failure := p.f.backend.acquire(ctx)
 		if failure != nil {
-			return cmp.Or(err, failure)
+			return err
 		}
 		p.to = d
 		p.x, failure = d.pool.Begin(ctx, &p.req)
 		if failure == nil || !isNotThere(failure) {
 			return failure
 		}
-		err = failure
+		if ctx.Err() == nil { // then it says more than that the time is up
+			err = failure
+		}
 	}
 	return err
 }
@@ -297,7 +297,7 @@ func (p *passage) answer(status int) {
 			}
 			return
 		case err != nil:
-			if isEventStream(h) && isEnding(p.r) {
+			if isEventStream(h) && p.isEnding() {
 				return
 			}
 			p.cut(err)
@@ -326,16 +326,27 @@ func isEventStream(h http.Header) bool {
 }
 
 // endWithServer ends the wait for more of a stream when the server waits for its streams to
-// end.
+// end, or another destination has taken the place of this one.
 func (p *passage) endWithServer() (stop func()) {
-	ctx, cancel := untilEnding(p.r)
-	stopped := context.AfterFunc(ctx, p.x.Interrupter())
-	return func() { stopped(); cancel() }
+	interrupt, ending, quit, done := p.x.Interrupter(), drain.Ending(p.r.Context()), p.to.quit, make(chan struct{})
+	go func() {
+		select {
+		case <-ending:
+		case <-quit:
+		case <-done:
+			return
+		}
+		interrupt()
+	}()
+	return func() { close(done) }
 }
 
-func isEnding(r *http.Request) bool {
+// isEnding says whether streams are to end.
+func (p *passage) isEnding() bool {
 	select {
-	case <-drain.Ending(r.Context()):
+	case <-drain.Ending(p.r.Context()):
+		return true
+	case <-p.to.quit:
 		return true
 	default:
 		return false
@@ -369,132 +380,15 @@ func (p *passage) watch() error {
 	return nil
 }
 
-// request makes what is sent to the upstream of what has come from the client.
-func (p *passage) request() {
-	r := p.r
-	req := &p.req
-	req.Method, req.Host, req.Header = r.Method, r.Host, r.Header
-	req.Target = r.RequestURI
-	if !strings.HasPrefix(req.Target, "/") && req.Target != "*" {
-		req.Target = originForm(req.Target)
-	}
-	req.Upgrade, req.TakesTrailers = "", false
-	p.stripConnection()
-	p.forwarded()
-	p.requestBody()
-}
-
-// originForm is the path and query of a whole URL (RFC 9112, 3.2.1 and 3.2.2).
-func originForm(target string) string {
-	_, rest, _ := strings.Cut(target, "://")
-	i := strings.IndexAny(rest, "/?")
-	switch {
-	case i < 0:
-		return "/"
-	case rest[i] == '?':
-		return "/" + rest[i:]
-	}
-	return rest[i:]
-}
-
-// stripConnection takes the fields out that were for this connection alone, and reads what
-// they say (RFC 9110, 7.6.1). internal/upstream leaves out those that always are.
-func (p *passage) stripConnection() {
-	h := p.r.Header
-	for _, value := range h["Connection"] {
-		for option := range strings.SplitSeq(value, ",") {
-			option = http.CanonicalHeaderKey(strings.Trim(option, " \t"))
-			switch option {
-			case "", "Close", "Keep-Alive":
-			case "Upgrade":
-				if p.r.ProtoAtLeast(1, 1) {
-					p.req.Upgrade = strings.Join(h["Upgrade"], ", ")
-				}
-			case "Te":
-				p.req.TakesTrailers = hasToken(h["Te"], "trailers")
-			default:
-				// A client must not take out what a proxy before it has put in.
-				if !isForwarded(option) {
-					delete(h, option)
-				}
-			}
-		}
-	}
-}
-
-// hasToken says whether a list has a member, parameters aside.
-func hasToken(values []string, token string) bool {
-	for _, value := range values {
-		for member := range strings.SplitSeq(value, ",") {
-			member, _, _ = strings.Cut(member, ";")
-			if strings.EqualFold(strings.Trim(member, " \t"), token) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// isForwarded says whether a field tells who asked for what, before a proxy.
-func isForwarded(name string) bool {
-	return strings.HasPrefix(name, "X-Forwarded-") || name == "Forwarded" || name == "X-Real-Ip"
-}
-
-// forwarded says who asked for what. What a client says of that itself is believed of
-// Config.TrustedProxies only. Programs take "_" for "-", as CGI does (RFC 3875, 4.1.18), so
-// that a name with one may stand for any of these; and Proxy for a variable that many
-// libraries believe.
-func (p *passage) forwarded() {
-	h := p.r.Header
-	client, _, err := net.SplitHostPort(p.r.RemoteAddr)
-	if err != nil {
-		client = p.r.RemoteAddr
-	}
-	trusted := p.f.trusted.contain(client)
-	for name := range h {
-		switch {
-		case name[0] == 'X' || name[0] == 'F':
-			if !trusted && isForwarded(name) {
-				delete(h, name)
-			}
-		case name == "Proxy":
-			delete(h, name)
-		}
-		if strings.IndexByte(name, '_') >= 0 {
-			meant := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
-			if isForwarded(meant) || meant == "Content-Length" || meant == "Transfer-Encoding" || meant == "Proxy" {
-				delete(h, name)
-			}
-		}
-	}
-	if trusted {
-		if before := h["X-Forwarded-For"]; len(before) > 0 {
-			client = strings.Join(before, ", ") + ", " + client
-		}
-	}
-	values := []string{client, "http", p.r.Host}
-	if p.r.TLS != nil {
-		values[1] = "https"
-	}
-	h["X-Forwarded-For"] = values[0:1:1]
-	if len(h["X-Forwarded-Proto"]) == 0 {
-		h["X-Forwarded-Proto"] = values[1:2:2]
-	}
-	if len(h["X-Forwarded-Host"]) == 0 {
-		h["X-Forwarded-Host"] = values[2:3:3]
-	}
-}
-
 // requestBody prepares the body to be sent, if there is one.
 func (p *passage) requestBody() {
 	r, req := p.r, &p.req
 	req.Body, req.Length, req.Expects100 = nil, 0, false
 	req.States = len(r.Header["Content-Length"]) > 0
-	rc := http.NewResponseController(p.w)
 	if r.ContentLength == 0 {
-		_ = rc.SetReadDeadline(time.Time{}) // it was for the request, and would pass for a client that has gone
 		return
 	}
+	rc := http.NewResponseController(p.w)
 	// Otherwise the rest of the body is thrown away at the first byte of an answer.
 	_ = rc.EnableFullDuplex()
 	p.body = clientBody{from: r.Body, rc: rc, patience: p.f.patience, left: p.f.patience, room: p.f.maxBody}
@@ -516,7 +410,7 @@ type clientBody struct {
 
 func (b *clientBody) Read(p []byte) (int, error) {
 	began := time.Now()
-	if b.begun { // the server's own deadline is for the first
+	if b.begun { // the server's own deadline is for the first, and net/http lifts both behind the last
 		_ = b.rc.SetReadDeadline(began.Add(b.left))
 	}
 	b.begun = true
@@ -527,9 +421,6 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	}
 	if b.room -= int64(n); b.room < 0 {
 		return 0, errTooLarge
-	}
-	if err == io.EOF {
-		_ = b.rc.SetReadDeadline(time.Time{})
 	}
 	return n, err
 }
@@ -619,49 +510,8 @@ func (p *passage) fail(err error) upstream.Reason {
 		if p.committed {
 			consequence = "an answer was cut"
 		}
-		p.f.log.Warn(consequence, "reason", reason.String(), "method", p.r.Method, "path", p.r.URL.Path, "err", err, "held_back", held)
+		p.f.log.Warn(consequence, "reason", reason.String(), "method", p.r.Method, "path", p.r.URL.Path,
+			"err", err, "held_back", held)
 	}
 	return reason
-}
-
-// prefixList are networks.
-type prefixList []netip.Prefix
-
-// UnmarshalText reads prefixes and single addresses, with commas between.
-func (l *prefixList) UnmarshalText(text []byte) error {
-	*l = nil
-	for item := range strings.SplitSeq(string(text), ",") {
-		item = strings.TrimSpace(item)
-		prefix, err := netip.ParsePrefix(item)
-		if err != nil {
-			addr, err := netip.ParseAddr(item)
-			if err != nil || addr.Zone() != "" {
-				return errors.New("not a network")
-			}
-			prefix = netip.PrefixFrom(addr, addr.BitLen())
-		}
-		if prefix != prefix.Masked() {
-			return errors.New("an address within a network")
-		}
-		*l = append(*l, prefix)
-	}
-	return nil
-}
-
-// contain says whether an address is in one of them.
-func (l prefixList) contain(address string) bool {
-	if len(l) == 0 {
-		return false
-	}
-	addr, err := netip.ParseAddr(address)
-	if err != nil {
-		return false
-	}
-	addr = addr.Unmap().WithZone("")
-	for _, prefix := range l {
-		if prefix.Contains(addr) {
-			return true
-		}
-	}
-	return false
 }

@@ -125,12 +125,13 @@ func byConn(serve ...func(c *fakeConn)) func(c *fakeConn) {
 }
 
 const (
-	fine     = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfine\n"
-	aGET     = "GET /a HTTP/1.1\r\nHost: example.com\r\n\r\n"
-	aPOST    = "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5\r\n\r\nhello"
-	aPUT     = "PUT /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5\r\n\r\nhello"
-	wasCut   = "cut"   // in place of a body
-	wasReset = "reset" // in place of a body
+	fine      = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfine\n"
+	aGET      = "GET /a HTTP/1.1\r\nHost: example.com\r\n\r\n"
+	aPOST     = "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5\r\n\r\nhello"
+	emptyPOST = "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n\r\n"
+	aPUT      = "PUT /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5\r\n\r\nhello"
+	wasCut    = "cut"   // in place of a body
+	wasReset  = "reset" // in place of a body
 )
 
 // outcome is what a client of the front has got.
@@ -258,6 +259,7 @@ func frontCases() []frontCase {
 		{name: "it closes a kept connection as a GET comes", serve: keptThen(noAnswer), requests: []string{aGET, aGET}, code: 200, body: "fine\n", sent: 3},
 		{name: "it closes a kept connection as a PUT with a body comes", serve: keptThen(noAnswer), requests: []string{aGET, aPUT}, code: 502, body: closed, sent: 2},
 		{name: "it closes a kept connection as a POST comes", serve: keptThen(noAnswer), requests: []string{aGET, aPOST}, code: 502, body: closed, sent: 2},
+		{name: "it closes a kept connection as a POST without a body comes", serve: keptThen(noAnswer), requests: []string{aGET, emptyPOST}, code: 502, body: closed, sent: 2},
 		{name: "it has closed a kept connection before a POST comes", serve: closedBefore(""), requests: []string{aGET, aPOST}, code: 200, body: "fine\n", sent: 2, waits: true},
 		{name: "it has sent something on a kept connection before a POST comes", serve: closedBefore("HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"), requests: []string{aGET, aPOST}, code: 200, body: "fine\n", sent: 2, waits: true},
 		{name: "it closes within the header", serve: answers("HTTP/1.1 200 OK\r\nContent-Le"), requests: []string{aGET}, code: 502, body: cutHeader, sent: 1},

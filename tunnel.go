@@ -15,8 +15,8 @@ import (
 // tunnel passes bytes between a client and the upstream after 101, until both have said that
 // they will send no more, or one has gone.
 //
-// When the server waits for its streams to end, the upstream is told that its client leaves:
-// in the words of WebSocket if that is what is spoken, and else by the end of the stream. What
+// When the server waits for its streams to end, or another destination has taken the place of
+// this one, the upstream is told that its client leaves: in the words of WebSocket if that is what is spoken, and else by the end of the stream. What
 // the upstream still says is passed on, its goodbye to the client first of all. Both get
 // tunnelPatience for that.
 func (p *passage) tunnel() {
@@ -32,7 +32,7 @@ func (p *passage) tunnel() {
 		t.frames = new(frames)
 	}
 	unread, _ := rw.Reader.Peek(rw.Reader.Buffered())
-	t.run(append([]byte(nil), early...), append([]byte(nil), unread...), drain.Ending(p.r.Context()))
+	t.run(append([]byte(nil), early...), append([]byte(nil), unread...), drain.Ending(p.r.Context()), p.to.quit)
 }
 
 // tunnelPatience is how long an upgraded connection may take to end when it is told to.
@@ -49,7 +49,7 @@ type tunnel struct {
 }
 
 // run passes bytes in both directions. What has come already is passed on first.
-func (t *tunnel) run(fromServer, fromClient []byte, ending <-chan struct{}) {
+func (t *tunnel) run(fromServer, fromClient []byte, ending, retired <-chan struct{}) {
 	down, up := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(up)
@@ -72,6 +72,12 @@ func (t *tunnel) run(fromServer, fromClient []byte, ending <-chan struct{}) {
 		_ = closeWrite(t.client)
 	}()
 	var patience <-chan time.Time
+	leave := func() {
+		ending, retired = nil, nil
+		t.late.Store(true)
+		go t.leave()
+		patience = time.After(tunnelPatience)
+	}
 	for upDone, downDone := up, down; upDone != nil || downDone != nil; {
 		select {
 		case <-upDone:
@@ -79,10 +85,9 @@ func (t *tunnel) run(fromServer, fromClient []byte, ending <-chan struct{}) {
 		case <-downDone:
 			downDone = nil
 		case <-ending:
-			ending = nil
-			t.late.Store(true)
-			t.leave()
-			patience = time.After(tunnelPatience)
+			leave()
+		case <-retired:
+			leave()
 		case <-patience:
 			patience = nil
 			t.abort()
@@ -97,16 +102,31 @@ func (t *tunnel) abort() {
 	_ = t.server.Close()
 }
 
-// pump passes on what comes from a connection, until it ends.
+// pump passes on what comes from a connection, until it ends. Most upgraded connections wait
+// most of the time, so that a large buffer is only for those with much to say.
 func pump(from net.Conn, write func([]byte) error) error {
-	buf := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buf)
+	small := make([]byte, 4<<10)
+	buf := small
+	var large *[]byte
+	defer func() {
+		if large != nil {
+			copyBuffers.Put(large)
+		}
+	}()
 	for {
-		n, err := from.Read(*buf)
+		n, err := from.Read(buf)
 		if n > 0 {
-			if err := write((*buf)[:n]); err != nil {
+			if err := write(buf[:n]); err != nil {
 				return err
 			}
+		}
+		switch {
+		case large == nil && n == len(small):
+			large = copyBuffers.Get().(*[]byte)
+			buf = *large
+		case large != nil && n <= len(small):
+			copyBuffers.Put(large)
+			large, buf = nil, small
 		}
 		if err == io.EOF {
 			return nil
@@ -151,11 +171,9 @@ func (t *tunnel) write(b []byte) error {
 	return err
 }
 
-// leave says goodbye to the server in the client's name.
+// leave says goodbye to the server in the client's name. It waits for write, which abort ends.
 func (t *tunnel) leave() {
-	if !t.mu.TryLock() {
-		return // write is at it, and the next one will know
-	}
+	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case t.told:

@@ -89,8 +89,8 @@ func upstreamErrors(cfg Config, vars []variable, hasCommand bool) []error {
 	var errs []error
 	u := cfg.Upstream
 	if u.auto && !hasCommand {
-		errs = append(errs, fmt.Errorf("%s needs a command, as in imagelab -- COMMAND: want a port, a URL, or unix:///path.sock without one",
-			named(vars, "IMAGELAB_UPSTREAM").shown()))
+		errs = append(errs, fmt.Errorf("%s needs a command, as in imagelab -- COMMAND: want a port, http://host:port or "+
+			"unix:///path.sock without one", named(vars, "IMAGELAB_UPSTREAM").shown()))
 	}
 	if u.listensOn(cfg.BindAddress, strconv.Itoa(cfg.Port)) {
 		errs = append(errs, fmt.Errorf("%s is where the app listener is, %s: want another port",

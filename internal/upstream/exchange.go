@@ -73,6 +73,7 @@ type Exchange struct {
 	framing   framing
 	left      int64 // bytes of the body, or of its chunk
 	inChunk   bool  // a chunk's end has to come
+	full      bool  // the last read has filled the buffer
 	done      bool  // the answer was read to its end
 	keep      bool  // the connection may be used again
 	delivered bool  // something was returned since BeforeWait
@@ -394,10 +395,12 @@ func (x *Exchange) Next() ([]byte, error) {
 		}
 		c := x.c
 		if c.r == c.w {
-			if x.framing == untilClose || x.left > int64(len(c.buf)) {
+			if x.left > int64(len(c.buf)) || x.framing == untilClose && x.full {
 				c.getBig()
 			}
-			if err := x.fillBody(); err != nil {
+			err := x.fillBody()
+			x.full = c.w == len(c.buf)
+			if err != nil {
 				if x.framing == untilClose && err == io.EOF {
 					x.done = true
 					continue
@@ -423,6 +426,9 @@ func (x *Exchange) fillBody() error {
 		x.req.BeforeWait()
 	}
 	x.delivered = false
+	if x.c.r == x.c.w && x.left == 0 && !x.full {
+		x.c.rest() // there may be nothing more for long
+	}
 	if x.c.woken.Load() { // before this call
 		if err := x.watch(); err != nil {
 			return err
