@@ -5,7 +5,7 @@ export VERSION COMMIT
 
 COMPOSE := scripts/compose.sh
 
-.PHONY: help up down logs audit compare run test soak mutate bench build images size size-record history clean
+.PHONY: examples help up down logs audit compare run test soak mutate bench build images size size-record history clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ run: build ## serve on this machine, without Docker, and print the addresses
 
 test: ## run the tests of every module, and say what had to be left out
 	@scripts/test.sh
+
+examples: images ## build the examples, and try what they lose over stops, reloads and crashes
+	@scripts/examples.sh
 
 soak: ## load, and fifty stops over each wire; no request may be lost; takes half an hour
 	go test -count=1 -timeout 60m -run TestStopUnderLoadLosesNothing -v . -soak

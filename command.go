@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -248,6 +249,7 @@ func (c *command) launch(reason string) (*generation, error) {
 		g.addr = upstreamAddr{network: "tcp", address: net.JoinHostPort("127.0.0.1", port)}
 	}
 	if g.addr.network != "" {
+		removeStale(g.addr)
 		g.to = newDestination(c.pool(g.addr.network, g.addr.address))
 		env = withPort(env, g.addr)
 	}
@@ -266,6 +268,24 @@ func (c *command) launch(reason string) (*generation, error) {
 	c.log.Info("the command has started", "pid", g.Pid, "generation", g.number, "reason", reason, "upstream", g.addr.address)
 	go c.watch(g)
 	return g, nil
+}
+
+// removeStale removes the file of a Unix socket on which nobody listens any more: a command
+// that was killed leaves it, and most programs then cannot listen.
+func removeStale(addr upstreamAddr) {
+	if addr.network != "unix" {
+		return
+	}
+	info, err := os.Lstat(addr.address)
+	if err != nil || info.Mode().Type() != fs.ModeSocket {
+		return
+	}
+	conn, err := net.DialTimeout(addr.network, addr.address, time.Second)
+	if err == nil {
+		conn.Close()
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
+		_ = os.Remove(addr.address)
+	}
 }
 
 // freePort finds a port that nobody listens on. Somebody may take it before the command

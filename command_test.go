@@ -41,7 +41,6 @@ func serveForTest(args []string) int {
 	}
 	network, address := "tcp", net.JoinHostPort("127.0.0.1", os.Getenv("PORT"))
 	if *socket != "" {
-		_ = os.Remove(*socket)
 		network, address = "unix", *socket
 	}
 	ln, err := net.Listen(network, address)
@@ -449,6 +448,22 @@ func TestStopWithAFrontLosesNoRequest(t *testing.T) {
 			in.signal(t, syscall.SIGTERM)
 			in.checkWholeStop(t, answer)
 		})
+	}
+}
+
+func TestSocketOfAKilledCommandIsNotInTheWay(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "s")
+	in := startBefore(t, []string{"-socket", socket}, "IMAGELAB_UPSTREAM=unix://"+socket, "IMAGELAB_RESTART=on-failure")
+	old := in.pid(t)
+	_ = syscall.Kill(old, syscall.SIGKILL)
+	eventually(t, "next generation", func() bool { return in.metric(t, "imagelab_command_generation") == "2" })
+	if got := in.pid(t); got == old {
+		t.Errorf("pid = %d, want another one", got)
+	}
+	in.signal(t, syscall.SIGTERM)
+	if code := in.wait(t); code != 0 {
+		t.Errorf("exit %d, want 0", code)
 	}
 }
 

@@ -189,7 +189,7 @@ func startFlask(t *testing.T, environ ...string) string {
 	if python == "" {
 		t.Skip("no Flask to compare with: apt-get install python3-flask")
 	}
-	cmd := exec.Command(python, "testdata/flask/app.py")
+	cmd := exec.Command(python, "examples/gunicorn/app.py")
 	cmd.Env = append(environ, "PATH="+os.Getenv("PATH"), "PYTHONUTF8=1")
 	log := &logBuffer{}
 	cmd.Stderr = log

@@ -270,7 +270,7 @@ func (b *bench) prepare(with *subject) error {
 		env: []string{"PORT={port}", "IMAGELAB_OPS_ADDR=127.0.0.1:{ops}", "IMAGELAB_DATA_DIR=" + b.work}}
 	podinfo := &subject{name: "podinfo", command: []string{b.program("podinfo"), "--port={port}", "--level=error"}, path: "/healthz", metrics: "http://127.0.0.1:{port}/metrics"}
 	httpbin := &subject{name: "go-httpbin", command: []string{b.program("go-httpbin"), "-host", "{host}", "-port", "{port}"}, path: "/status/200"}
-	flask := &subject{name: "Flask", command: []string{"/usr/bin/python3", filepath.Join(b.root, "testdata/flask/app.py")}, path: "/health", env: []string{"HOST={host}", "PORT={port}"}}
+	flask := &subject{name: "Flask", command: []string{"/usr/bin/python3", filepath.Join(b.root, "examples/gunicorn/app.py")}, path: "/health", env: []string{"HOST={host}", "PORT={port}"}}
 	b.servers = []*subject{bare, imagelab, podinfo, httpbin, flask}
 	b.sweepers = []*subject{bare, imagelab, podinfo}
 	b.images = []image{{"imagelab", "imagelab:scratch"}, {"imagelab (alpine)", "imagelab:alpine"}}

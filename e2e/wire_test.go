@@ -78,6 +78,22 @@ func TestExampleStopsOverAWire(t *testing.T) {
 	}
 }
 
+// TestFrontStopsOverAWire does the same with a program behind the front, which is a second imagelab.
+func TestFrontStopsOverAWire(t *testing.T) {
+	binary := buildImagelab(t)
+	for _, tc := range []wireCase{
+		{30 * time.Millisecond, 0.01, "0s", "1"}, {100 * time.Millisecond, 0, "", "1"}, {300 * time.Millisecond, 0, "0s", "1"},
+	} {
+		t.Run(tc.String(), func(t *testing.T) {
+			t.Parallel()
+			p := imagelabProgram(t, tc, binary)
+			p.command = []string{binary, "--", "env", "IMAGELAB_OPS_ADDR=127.0.0.1:0", "IMAGELAB_DATA_DIR=" + t.TempDir(), "SECRET=x", binary}
+			p.env = append(p.env, "IMAGELAB_UPSTREAM=auto", "PATH="+os.Getenv("PATH"))
+			manyStops(t, tc, p)
+		})
+	}
+}
+
 // A program serves on port 8000 until SIGTERM.
 type program struct {
 	command []string

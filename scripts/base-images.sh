@@ -1,8 +1,9 @@
 #!/bin/sh
 # Sees to it that there are base images to build on, and writes their names to
-# .tools/images.env for scripts/compose.sh. For each one the first of these:
+# .tools/images.env for scripts/compose.sh; with the argument debian, that of the
+# examples too. For each one the first of these:
 #
-#   1. what GO_IMAGE, ALPINE_IMAGE or PROMETHEUS_IMAGE names, if set
+#   1. what GO_IMAGE, ALPINE_IMAGE, PROMETHEUS_IMAGE or DEBIAN_IMAGE names, if set
 #   2. the official image, if it is here
 #   3. the local one, if it was made from what is here now (make clean forgets it)
 #   4. the official image, if it can be pulled
@@ -10,7 +11,7 @@
 #
 # Local ones need Linux, Go (for go and prometheus), a static busybox, and for
 # Alpine the root filesystem archive that ALPINE_ROOTFS names, without which
-# busybox stands in for it.
+# busybox stands in for it. Debian's needs debootstrap and root.
 # shellcheck source=lib.sh
 . "$(dirname -- "$0")/lib.sh"
 
@@ -262,9 +263,29 @@ local_prometheus() {
 	import "$tree" -c 'WORKDIR /prometheus' -c 'ENTRYPOINT ["/bin/prometheus"]'
 }
 
+# The Debian base of the examples: what debootstrap makes.
+
+debian_official=$(sed -n 's/^ARG DEBIAN_IMAGE=//p' "$root/examples/gunicorn/Dockerfile")
+
+name_debian() { echo "imagelab-base/debian:bookworm"; }
+
+note_debian() { echo ", by debootstrap: about a minute, once"; }
+
+inputs_debian() { echo "$debian_official" && cat "$0"; }
+
+local_debian() {
+	need debootstrap "apt-get install debootstrap"
+	[ "$(id -u)" = 0 ] || die "debootstrap has to be run by root"
+	tree=$work/debian
+	debootstrap --variant=minbase bookworm "$tree" >/dev/null
+	rm -rf "$tree"/var/cache/apt/archives/*.deb "$tree"/var/lib/apt/lists/*
+	import "$tree" -c 'CMD ["bash"]'
+}
+
 need_docker
 scratch_dir
 choose GO_IMAGE "$go_official" go
 choose ALPINE_IMAGE "$alpine_official" alpine
 choose PROMETHEUS_IMAGE "$prometheus_official" prometheus
+[ "${1:-}" != debian ] || choose DEBIAN_IMAGE "$debian_official" debian
 mv "$work/images.env" "$tools/images.env"
