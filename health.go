@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -314,11 +315,37 @@ func ownTarget(environ []string) (target probe.Target, hidden string, err error)
 			return probe.Target{}, "", bind.refuse()
 		}
 	}
+	path := "/health"
+	// Behind a front that path is the upstream's, and health is the ops listener's.
+	upstream, _, err := lookup(given, "IMAGELAB_UPSTREAM")
+	if err != nil {
+		return probe.Target{}, "", err
+	}
+	if upstream != "" {
+		ops, source, err := lookup(given, "IMAGELAB_OPS_ADDR")
+		switch {
+		case err != nil:
+			return probe.Target{}, "", err
+		case ops == "" && source != "default":
+			path = "/-/readyz"
+		default:
+			v := named(variables(), "IMAGELAB_OPS_ADDR")
+			v.Value, v.Source = cmp.Or(ops, v.Default), source
+			path, hidden = "/readyz", ""
+			if host, port, err = net.SplitHostPort(v.Value); err != nil {
+				return probe.Target{}, "", v.refuse()
+			}
+			if n, valid := early.ParsePort(port); !valid || n == 0 {
+				v.want = "a port from 1 to 65535 in it, or a URL as argument"
+				return probe.Target{}, "", v.refuse()
+			}
+		}
+	}
 	hosts := []string{host}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		hosts = []string{"127.0.0.1", "::1"}
 	}
-	t := probe.Target{Network: "tcp", Host: net.JoinHostPort(hosts[0], port), Path: "/health"}
+	t := probe.Target{Network: "tcp", Host: net.JoinHostPort(hosts[0], port), Path: path}
 	for _, h := range hosts {
 		t.Addrs = append(t.Addrs, net.JoinHostPort(h, port))
 	}

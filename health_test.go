@@ -299,3 +299,25 @@ func TestProbeSeesADrain(t *testing.T) {
 		t.Errorf("probe = %d %q, want 1 and status 503", code, line)
 	}
 }
+
+// Behind a front /health is the upstream's path.
+func TestProbeOfAFrontAsksTheOpsListener(t *testing.T) {
+	t.Parallel()
+	for environ, want := range map[string]string{
+		"IMAGELAB_UPSTREAM=auto": "http://127.0.0.1:9000/readyz",
+		"IMAGELAB_UPSTREAM=3000 PORT=80 IMAGELAB_OPS_ADDR=10.0.0.1:7":              "http://10.0.0.1:7/readyz",
+		"IMAGELAB_UPSTREAM=3000 PORT=80 IMAGELAB_OPS_ADDR=":                        "http://127.0.0.1:80/-/readyz",
+		"IMAGELAB_UPSTREAM= PORT=80":                                               "http://127.0.0.1:80/health",
+		"IMAGELAB_UPSTREAM=3000 IMAGELAB_BIND_ADDRESS=10.0.0.2 IMAGELAB_OPS_ADDR=": "http://10.0.0.2:8000/-/readyz",
+	} {
+		target, _, err := ownTarget(strings.Fields(environ))
+		if err != nil || target.Name != want {
+			t.Errorf("with %s it asks %q, %v, want %q", environ, target.Name, err, want)
+		}
+	}
+	for _, ops := range []string{"9000", "127.0.0.1:0", "127.0.0.1:http"} {
+		if _, _, err := ownTarget([]string{"IMAGELAB_UPSTREAM=auto", "IMAGELAB_OPS_ADDR=" + ops}); err == nil || !strings.Contains(err.Error(), "IMAGELAB_OPS_ADDR") {
+			t.Errorf("IMAGELAB_OPS_ADDR=%s: %v, want an error that names it", ops, err)
+		}
+	}
+}

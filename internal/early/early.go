@@ -151,8 +151,13 @@ func find(args []string) *Probe {
 	if len(args) == 1 {
 		return parse(args[0])
 	}
-	if len(args) != 0 || os.Getenv("PORT_FILE") != "" || os.Getenv("IMAGELAB_BIND_ADDRESS_FILE") != "" {
+	if len(args) != 0 {
 		return nil
+	}
+	for _, name := range []string{"PORT_FILE", "IMAGELAB_BIND_ADDRESS_FILE", "IMAGELAB_UPSTREAM", "IMAGELAB_UPSTREAM_FILE"} {
+		if os.Getenv(name) != "" {
+			return nil
+		}
 	}
 	host, port := os.Getenv("IMAGELAB_BIND_ADDRESS"), os.Getenv("PORT")
 	if host == "" || host == "0.0.0.0" {

@@ -173,8 +173,10 @@ func TestFindOwnServer(t *testing.T) { // not parallel, as the environment is th
 		{map[string]string{"IMAGELAB_BIND_ADDRESS": "::"}, ""},
 		{map[string]string{"PORT_FILE": "/x"}, ""},
 		{map[string]string{"IMAGELAB_BIND_ADDRESS_FILE": "/x"}, ""},
+		{map[string]string{"IMAGELAB_UPSTREAM": "auto"}, ""},
+		{map[string]string{"IMAGELAB_UPSTREAM_FILE": "/x"}, ""},
 	} {
-		for _, name := range []string{"PORT", "PORT_FILE", "IMAGELAB_BIND_ADDRESS", "IMAGELAB_BIND_ADDRESS_FILE"} {
+		for _, name := range []string{"PORT", "PORT_FILE", "IMAGELAB_BIND_ADDRESS", "IMAGELAB_BIND_ADDRESS_FILE", "IMAGELAB_UPSTREAM", "IMAGELAB_UPSTREAM_FILE"} {
 			t.Setenv(name, tc.environ[name])
 		}
 		got := ""
