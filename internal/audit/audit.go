@@ -446,6 +446,7 @@ var checks = []Check{
 		},
 		References: []string{"CIS Docker Benchmark 5.18", "Linux allocated devices (admin-guide/devices)"},
 		run:        deviceNodes,
+		walks:      true,
 	},
 
 	{

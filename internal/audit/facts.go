@@ -250,7 +250,7 @@ func (c *container) processFacts() ProcessFacts {
 	f := ProcessFacts{AuditorPID: c.sys.PID, AuditorUID: c.sys.EUID}
 	f.LSM, _, _ = c.lsmLabel()
 	f.LSM = printable(f.LSM)
-	if argv := c.commandLine(1); len(argv) > 0 {
+	if argv := c.commandLine(c.first); len(argv) > 0 {
 		f.PID1 = printable(argv[0])
 	}
 	s := c.subject.value

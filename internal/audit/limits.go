@@ -45,6 +45,9 @@ func (c *container) readMemoryMax() (memoryMax, error) {
 
 // hostMemory returns MemTotal of /proc/meminfo in bytes, 0 where unknown.
 func (c *container) hostMemory() int64 {
+	if m, mounted := c.mountAt("/proc/meminfo"); mounted && m.fstype == "fuse.lxcfs" {
+		return 0 // it shows the container's own limit
+	}
 	data, _ := c.read("/proc/meminfo")
 	for line := range strings.Lines(string(data)) {
 		if text, ok := strings.CutPrefix(line, "MemTotal:"); ok {
@@ -118,6 +121,9 @@ func cpuLimit(c *container) verdict {
 	case err != nil:
 		return noCgroupValue(err)
 	case !math.IsInf(limit, 1):
+		if n := c.processors(); n > 0 && limit > float64(n) {
+			return warn("%.3g CPUs in %s, more than the %d of the machine", limit, name, n)
+		}
 		return pass("%.3g CPUs in %s", limit, name)
 	case c.kubernetes:
 		return fail("no quota in %s", name)
@@ -129,13 +135,44 @@ func cpuLimit(c *container) verdict {
 	return fail("no quota in %s", name)
 }
 
+// processors returns how many the machine has, as /proc/stat lists them; 0 where
+// unknown.
+func (c *container) processors() int {
+	n := 0
+	c.scan("/proc/stat", func(line string) {
+		if rest, ok := strings.CutPrefix(line, "cpu"); ok && rest != "" && rest[0] != ' ' {
+			n++
+		}
+	})
+	return n
+}
+
+// mostProcesses returns the least of the kernel's own bounds on processes of the
+// whole machine, 0 where unknown.
+func (c *container) mostProcesses() int64 {
+	var found []string
+	for _, name := range []string{"/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"} {
+		if value, err := c.line(name); err == nil {
+			found = append(found, value)
+		}
+	}
+	if least := smallest(found); least < math.MaxInt64 {
+		return least
+	}
+	return 0
+}
+
 func pidsLimit(c *container) verdict {
 	values, file, err := c.cgroupValues("pids", "pids.max", "pids.max")
 	switch {
 	case err != nil:
 		return noCgroupValue(err)
 	case smallest(values) < math.MaxInt64:
-		return pass("%d in %s", smallest(values), file.name)
+		limit := smallest(values)
+		if most := c.mostProcesses(); most > 0 && limit >= most {
+			return warn("%d in %s, not less than the kernel has for the whole machine (%d)", limit, file.name, most)
+		}
+		return pass("%d in %s", limit, file.name)
 	case c.kubernetes:
 		// The limit sits on the pod's cgroup, which is not seen from here.
 		return warn("no limit in %s; the pod's own is not seen from inside", file.name)

@@ -17,9 +17,10 @@ type System struct {
 	// FileCapability reports whether the file has the extended attribute
 	// security.capability; the name is as for FS.
 	FileCapability func(name string) (bool, error)
-	// Keyctl makes the call keyctl(-1), which does nothing. Each default
-	// seccomp profile refuses keyctl; without a filter the error is EOPNOTSUPP.
-	Keyctl func() error
+	// Syscall makes one of the calls that the seccomp check tries, by name, with
+	// arguments that no kernel accepts. Without a filter the error says so, with one
+	// that refuses the call it is EPERM or whatever the filter gives.
+	Syscall func(name string) error
 	// LandlockABI returns the version of Landlock, 0 where the kernel has none.
 	LandlockABI func() (int, error)
 	// Sleep waits, or returns the error of ctx before that.

@@ -26,6 +26,8 @@ type tree struct {
 	capable       finding // with file capabilities
 	secrets       finding
 
+	devices []device // nodes, at most maxPaths that are not the usual ones
+
 	unreadDirs  int // what is in them is missing everywhere
 	unreadFiles int // content not searched
 	unreadAttrs int // file capability not known
@@ -180,6 +182,8 @@ func (w *walker) list(ctx context.Context, dir string, pending []string) ([]stri
 				w.link(name)
 			case info.Mode().IsRegular():
 				w.file(name, info)
+			case info.Mode()&fs.ModeDevice != 0 && len(w.devices) < maxPaths:
+				w.device(name, info)
 			}
 		}
 		if err == io.EOF {
@@ -198,6 +202,15 @@ func (w *walker) directory(name string, info fs.FileInfo) {
 			name = ""
 		}
 		w.worldWritable.add(name, "directory without the sticky bit")
+	}
+}
+
+// device keeps a node that has come with the image, or that an engine has put there.
+func (w *walker) device(name string, info fs.FileInfo) {
+	st, known := w.c.fileStat(info)
+	d := device{"/" + name, info.Mode()&fs.ModeCharDevice == 0, st.Major, st.Minor}
+	if known && d.status() != Pass {
+		w.devices = append(w.devices, d)
 	}
 }
 
@@ -241,7 +254,8 @@ func (w *walker) file(name string, info fs.FileInfo) {
 		w.worldWritable.add(name, "")
 	}
 	// A setgid file without g+x means mandatory locking, not a change of group.
-	if mode&fs.ModeSetuid != 0 || mode&fs.ModeSetgid != 0 && mode&0o010 != 0 {
+	// One that nobody may execute lifts nobody.
+	if mode&fs.ModeSetuid != 0 && mode&0o111 != 0 || mode&fs.ModeSetgid != 0 && mode&0o010 != 0 {
 		w.setuid.add(name, "")
 	}
 	if mode&0o111 != 0 && w.c.sys.FileCapability != nil {
