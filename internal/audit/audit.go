@@ -37,12 +37,40 @@ type Check struct {
 }
 
 // Fix is how to make a check pass, as text to copy. MOUNT, VARIABLE and PATH
-// stand for the first such thing that the check found; a [Result] has them filled
-// in. An empty field means that the platform has no setting for it.
+// stand for the things that the check found; a [Result] has them filled in, all of
+// them. An empty field means that the platform has no setting for it.
 type Fix struct {
 	Docker     string `json:"docker"`     // docker run flag, or lines of a Dockerfile
 	Compose    string `json:"compose"`    // line or lines of a service in compose.yaml
 	Kubernetes string `json:"kubernetes"` // fields of a container or pod, in YAML
+}
+
+// fill puts the things in the places of MOUNT, PATH and VARIABLE. A line with
+// one of these is there once for each thing, and lines of the same YAML key become
+// one. NAME is followed by a number from the second thing on,
+// so that no two volumes or secrets share one.
+func (f Fix) fill(things []string) Fix {
+	if len(things) == 0 {
+		return f
+	}
+	each := func(text string) string {
+		var lines []string
+		for line := range strings.SplitSeq(text, "\n") {
+			if !strings.Contains(line, "MOUNT") && !strings.Contains(line, "PATH") && !strings.Contains(line, "VARIABLE") {
+				lines = append(lines, line)
+				continue
+			}
+			for i, thing := range things {
+				name := "NAME"
+				if i > 0 {
+					name = fmt.Sprintf("NAME%d", i+1)
+				}
+				lines = append(lines, strings.NewReplacer("NAME", name, "MOUNT", thing, "PATH", thing, "VARIABLE", thing).Replace(line))
+			}
+		}
+		return strings.Join(lines, "\n")
+	}
+	return Fix{Docker: each(f.Docker), Compose: mergeLines(each(f.Compose)), Kubernetes: mergeLines(each(f.Kubernetes))}
 }
 
 // Subject is the group of a check.

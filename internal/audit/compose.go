@@ -9,34 +9,49 @@ import (
 // service: each key once, with the items of all lists and maps of that key.
 // Lines that are only a comment come last.
 func composeLines(results []Result) []string {
+	var fixes []string
+	for _, r := range results {
+		fixes = append(fixes, r.Fix.Compose)
+	}
+	return joinYAML(strings.Join(fixes, "\n"))
+}
+
+// mergeLines joins the lines of one fix.
+func mergeLines(text string) string {
+	if !strings.Contains(text, "\n") {
+		return text
+	}
+	return strings.Join(joinYAML(text), "\n")
+}
+
+// joinYAML joins lines of YAML in flow style: each key once.
+func joinYAML(text string) []string {
 	type entry struct {
 		key, value string
 		comment    string // with the # in front, or empty
 	}
 	var entries []entry
 	var comments []string
-	for _, r := range results {
-		for line := range strings.SplitSeq(r.Fix.Compose, "\n") {
-			if line == "" {
-				continue
+	for line := range strings.SplitSeq(text, "\n") {
+		if line == "" {
+			continue
+		}
+		if strings.HasPrefix(line, "#") {
+			if !slices.Contains(comments, line) {
+				comments = append(comments, line)
 			}
-			if strings.HasPrefix(line, "#") {
-				if !slices.Contains(comments, line) {
-					comments = append(comments, line)
-				}
-				continue
-			}
-			line, comment, _ := strings.Cut(line, "  # ")
-			key, value, _ := strings.Cut(line, ": ")
-			i := slices.IndexFunc(entries, func(e entry) bool { return e.key == key })
-			if i < 0 {
-				entries = append(entries, entry{key, value, comment})
-				continue
-			}
-			entries[i].value = mergeFlow(entries[i].value, value)
-			if entries[i].comment == "" {
-				entries[i].comment = comment
-			}
+			continue
+		}
+		line, comment, _ := strings.Cut(line, "  # ")
+		key, value, _ := strings.Cut(line, ": ")
+		i := slices.IndexFunc(entries, func(e entry) bool { return e.key == key })
+		if i < 0 {
+			entries = append(entries, entry{key, value, comment})
+			continue
+		}
+		entries[i].value = mergeFlow(entries[i].value, value)
+		if entries[i].comment == "" {
+			entries[i].comment = comment
 		}
 	}
 	var lines []string
@@ -50,16 +65,25 @@ func composeLines(results []Result) []string {
 	return append(lines, comments...)
 }
 
-// mergeFlow joins two YAML lists, or two maps, in flow style. Of two scalars it
-// keeps the first.
+// mergeFlow joins two YAML lists, or two maps, in flow style, and the values of keys
+// that both maps have. Of two scalars it keeps the first.
 func mergeFlow(a, b string) string {
 	if a == b || a == "" || b == "" || a[0] != b[0] || a[0] != '[' && a[0] != '{' {
 		return a
 	}
 	items := flowItems(a)
 	for _, item := range flowItems(b) {
-		if !slices.Contains(items, item) {
+		key, value, isPair := strings.Cut(item, ": ")
+		i := slices.IndexFunc(items, func(have string) bool {
+			name, _, _ := strings.Cut(have, ": ")
+			return have == item || a[0] == '{' && isPair && name == key
+		})
+		switch {
+		case i < 0:
 			items = append(items, item)
+		case items[i] != item:
+			_, have, _ := strings.Cut(items[i], ": ")
+			items[i] = key + ": " + mergeFlow(have, value)
 		}
 	}
 	return a[:1] + strings.Join(items, ", ") + a[len(a)-1:]

@@ -80,6 +80,9 @@ func inspect(ctx context.Context, sys *System, walk bool) (*container, error) {
 	c.limits = parse(c, c.subjectDir+"/limits", parseLimits)
 	c.cgroups = parse(c, "/proc/self/cgroup", parseCgroups)
 	c.mountLines = parse(c, "/proc/self/mountinfo", parseMountinfo)
+	if sys.Detached {
+		c.mountLines = part[[]mount]{value: []mount{{root: "/", point: "/"}}}
+	}
 	c.mounts = topMounts(c.mountLines.value, c.exe)
 
 	c.memory.value, c.memory.err = c.readMemoryMax()

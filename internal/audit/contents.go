@@ -67,7 +67,7 @@ func (c *container) noTools(kind toolKind, name string, found func(string, ...an
 	}
 	f := &c.tree.value.tools[kind]
 	if f.count > 0 {
-		return c.walked(found("%s", f), c.tree.value.unreadDirs)
+		return c.walked(found("%s", f).found(f), c.tree.value.unreadDirs)
 	}
 	return c.walked(pass("no %s in %s", name, c.tree.value.extent()), c.tree.value.unreadDirs)
 }

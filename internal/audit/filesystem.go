@@ -34,7 +34,7 @@ func worldWritablePaths(c *container) verdict {
 	}
 	t := c.tree.value
 	if t.worldWritable.count > 0 {
-		return c.walked(warn("%s", &t.worldWritable).at(t.worldWritable.first()), t.unreadDirs)
+		return c.walked(warn("%s", &t.worldWritable).found(&t.worldWritable), t.unreadDirs)
 	}
 	return c.walked(pass("none in %s", t.extent()), t.unreadDirs)
 }
@@ -48,9 +48,9 @@ func setuidFiles(c *container) verdict {
 	case t.setuid.count == 0:
 		return c.walked(pass("none in %s", t.extent()), t.unreadDirs)
 	case c.subject.value["NoNewPrivs"] == "1":
-		return c.walked(warn("%s; without effect, as no_new_privs is set", &t.setuid).at(t.setuid.first()), t.unreadDirs)
+		return c.walked(warn("%s; without effect, as no_new_privs is set", &t.setuid).found(&t.setuid), t.unreadDirs)
 	}
-	return c.walked(fail("%s", &t.setuid).at(t.setuid.first()), t.unreadDirs)
+	return c.walked(fail("%s", &t.setuid).found(&t.setuid), t.unreadDirs)
 }
 
 func fileCapabilities(c *container) verdict {
@@ -60,7 +60,7 @@ func fileCapabilities(c *container) verdict {
 	t := c.tree.value
 	switch {
 	case t.capable.count > 0:
-		return c.walked(warn("%s", &t.capable).at(t.capable.first()), t.unreadDirs+t.unreadAttrs)
+		return c.walked(warn("%s", &t.capable).found(&t.capable), t.unreadDirs+t.unreadAttrs)
 	case c.sys.FileCapability == nil:
 		return unknown(errors.New("extended attributes cannot be read here"))
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
 	"syscall"
 	"time"
 
@@ -16,7 +17,7 @@ func Live() *System {
 	return &System{
 		FS:             os.DirFS("/"),
 		Stat:           fileStat,
-		FileCapability: fileCapability,
+		FileCapability: func(name string) (bool, error) { return fileCapability("/" + name) },
 		Syscall:        hopelessSyscall,
 		LandlockABI:    landlockABI,
 		Sleep:          sleep,
@@ -25,6 +26,12 @@ func Live() *System {
 		EUID:           os.Geteuid(),
 		Environ:        os.Environ(),
 	}
+}
+
+// Detach makes the system the tree of files below dir, such as an unpacked image.
+func (s *System) Detach(dir string) {
+	s.FS, s.Detached = os.DirFS(dir), true
+	s.FileCapability = func(name string) (bool, error) { return fileCapability(path.Join(dir, name)) }
 }
 
 func fileStat(info fs.FileInfo) (FileStat, bool) {
@@ -40,7 +47,7 @@ func fileStat(info fs.FileInfo) (FileStat, bool) {
 }
 
 func fileCapability(name string) (bool, error) {
-	n, err := unix.Lgetxattr("/"+name, "security.capability", nil)
+	n, err := unix.Lgetxattr(name, "security.capability", nil)
 	switch {
 	case errors.Is(err, unix.ENODATA), errors.Is(err, unix.ENOTSUP):
 		return false, nil

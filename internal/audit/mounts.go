@@ -65,7 +65,7 @@ func writableMounts(c *container) verdict {
 		points = append(points, m.point)
 	}
 	if len(points) > 0 {
-		return warn("rw in /proc/self/mountinfo: %s", strings.Join(firstFew(points), ", ")).at(points[0])
+		return warn("rw in /proc/self/mountinfo: %s", strings.Join(firstFew(points), ", ")).at(points...)
 	}
 	return pass("none among %s in /proc/self/mountinfo", plural(len(c.mounts), "mount"))
 }
@@ -149,7 +149,7 @@ func (c *container) eachTmpfs(problem func(mount) string, found func(string, ...
 	}
 	switch {
 	case len(problems) > 0:
-		return found("%s in /proc/self/mountinfo", strings.Join(firstFew(problems), "; ")).at(points[0])
+		return found("%s in /proc/self/mountinfo", strings.Join(firstFew(problems), "; ")).at(points...)
 	case len(fine) == 0:
 		return notApplicable("no writable tmpfs in /proc/self/mountinfo")
 	}
@@ -211,9 +211,9 @@ func runtimeSocket(c *container) verdict {
 	found = slices.Compact(found)
 	switch {
 	case len(found) > 0:
-		return fail("socket %s", strings.Join(firstFew(found), ", ")).at(found[0])
+		return fail("socket %s", strings.Join(firstFew(found), ", ")).at(found...)
 	case len(others) > 0:
-		return warn("a socket of the host, whose is not known: %s", strings.Join(firstFew(others), ", ")).at(others[0])
+		return warn("a socket of the host, whose is not known: %s", strings.Join(firstFew(others), ", ")).at(others...)
 	}
 	return c.walked(pass("none at the known paths in %s", plural(looked, "mount")), unread)
 }
@@ -273,9 +273,9 @@ func sensitiveHostMounts(c *container) verdict {
 	}
 	switch {
 	case len(sensitive) > 0:
-		return fail("%s in /proc/self/mountinfo", strings.Join(firstFew(append(sensitive, others...)), ", ")).at(points[0])
+		return fail("%s in /proc/self/mountinfo", strings.Join(firstFew(append(sensitive, others...)), ", ")).at(points...)
 	case len(others) > 0:
-		return warn("%s in /proc/self/mountinfo", strings.Join(firstFew(others), ", ")).at(points[0])
+		return warn("%s in /proc/self/mountinfo", strings.Join(firstFew(others), ", ")).at(points...)
 	}
 	return pass("none among %s in /proc/self/mountinfo", plural(len(c.mounts), "mount"))
 }
@@ -433,7 +433,7 @@ func mountPropagation(c *container) verdict {
 		}
 	}
 	if len(shared) > 0 {
-		return fail("shared in /proc/self/mountinfo: %s", strings.Join(firstFew(shared), ", ")).at(shared[0])
+		return fail("shared in /proc/self/mountinfo: %s", strings.Join(firstFew(shared), ", ")).at(shared...)
 	}
 	return pass("none shared among %s in /proc/self/mountinfo", plural(len(c.mounts), "mount"))
 }
@@ -523,7 +523,7 @@ func sysfsReadOnly(c *container) verdict {
 	}
 	switch {
 	case len(writable) > 0:
-		return fail("rw in /proc/self/mountinfo: %s", strings.Join(firstFew(writable), ", ")).at(writable[0])
+		return fail("rw in /proc/self/mountinfo: %s", strings.Join(firstFew(writable), ", ")).at(writable...)
 	case n == 0:
 		return notApplicable("no sysfs and no cgroup filesystem is mounted")
 	}
@@ -675,7 +675,7 @@ func deviceNodes(c *container) verdict {
 	text := strings.Join(evidence, "; ")
 	switch {
 	case failed:
-		return fail("%s", text).at(names[0])
+		return fail("%s", text).at(names...)
 	case len(evidence) > 0:
 		return warn("%s", text).at(cmp.Or(slices.Concat(names, []string{"DEVICE"})...))
 	}

@@ -16,7 +16,7 @@ func secretsInFiles(c *container) verdict {
 	}
 	t := c.tree.value
 	if t.secrets.count > 0 {
-		return c.walked(fail("%s", &t.secrets).at(t.secrets.first()), t.unreadDirs+t.unreadFiles)
+		return c.walked(fail("%s", &t.secrets).found(&t.secrets), t.unreadDirs+t.unreadFiles)
 	}
 	return c.walked(pass("none in %s", t.extent()), t.unreadDirs+t.unreadFiles)
 }
@@ -267,7 +267,7 @@ func secretsInEnv(c *container) verdict {
 		return v
 	}
 	v.status, v.evidence = Fail, "by name or form, the value is not shown: "+strings.Join(firstFew(found), ", ")
-	return v.at(found[0])
+	return v.at(found...)
 }
 
 // withEnvironment returns the processes whose environment is the container's: the

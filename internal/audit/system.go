@@ -28,6 +28,10 @@ type System struct {
 	// Now is the clock.
 	Now func() time.Time
 
+	// Detached means that FS is a tree of files in which nothing runs, and which
+	// nothing is mounted on. Only the checks on files then apply.
+	Detached bool
+
 	PID     int      // of the auditor
 	EUID    int      // of the auditor
 	Environ []string // of the auditor, as NAME=value

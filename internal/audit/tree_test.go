@@ -318,3 +318,6 @@ func (d denyFS) Lstat(name string) (fs.FileInfo, error) {
 	}
 	return d.files.Lstat(name)
 }
+
+// failed is Fails for failures of a severity alone.
+func (r *Report) failed(least Severity) bool { return r.Fails(FailOn{Severity: least}) }

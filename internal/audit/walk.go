@@ -37,7 +37,7 @@ type tree struct {
 // kept.
 type finding struct {
 	count int
-	some  []found // at most maxPaths; by path, once the walk is over
+	some  []found // at most maxAffected; by path, once the walk is over
 }
 
 type found struct {
@@ -45,22 +45,23 @@ type found struct {
 	note string // may be empty
 }
 
-const maxPaths = 12
+// maxPaths is how many are shown in a line, maxAffected how many are kept.
+const (
+	maxPaths    = 12
+	maxAffected = 100
+)
 
 func (f *finding) add(name, note string) {
 	f.count++
-	if len(f.some) < maxPaths {
+	if len(f.some) < maxAffected {
 		f.some = append(f.some, found{"/" + name, note})
 	}
 }
 
-// first returns the path that a fix takes as its example.
-func (f *finding) first() string { return f.some[0].path }
-
 // String lists the paths, and says how many more there are.
 func (f *finding) String() string {
 	var list []string
-	for _, s := range f.some {
+	for _, s := range f.some[:min(len(f.some), maxPaths)] {
 		text := s.path
 		if s.note != "" {
 			text += " (" + s.note + ")"
@@ -68,7 +69,7 @@ func (f *finding) String() string {
 		list = append(list, text)
 	}
 	text := strings.Join(list, ", ")
-	if more := f.count - len(f.some); more > 0 {
+	if more := f.count - len(list); more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	return text
