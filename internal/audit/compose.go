@@ -16,6 +16,69 @@ func composeLines(results []Result) []string {
 	return joinYAML(strings.Join(fixes, "\n"))
 }
 
+// kubernetesLines joins the Kubernetes fixes into a strategic merge patch of a
+// Deployment: each key once, those of the pod above those of the container. What is
+// set elsewhere, such as for the kubelet, stands as a comment.
+func kubernetesLines(results []Result) []string {
+	var pod, container, comments []string
+	for _, r := range results {
+		for line := range strings.SplitSeq(r.Fix.Kubernetes, "\n") {
+			code, comment, _ := strings.Cut(line, "  # ")
+			key, _, _ := strings.Cut(code, ": ")
+			switch {
+			case code == "":
+			case strings.HasPrefix(line, "# no field"): // there is nothing to set
+			case strings.HasPrefix(line, "#"):
+				comments = append(comments, line)
+			case strings.HasPrefix(comment, "in the kubelet"):
+				comments = append(comments, "# "+code+" "+comment)
+			case key == "volumes" || strings.HasPrefix(comment, "field of the pod"):
+				pod = append(pod, code)
+			default:
+				container = append(container, line)
+			}
+		}
+	}
+	if len(pod)+len(container) == 0 {
+		return nil
+	}
+	lines := []string{"spec:", "  template:", "    spec:"}
+	for _, line := range joinYAML(strings.Join(pod, "\n")) {
+		lines = append(lines, spread("      ", line)...)
+	}
+	if len(container) > 0 {
+		lines = append(lines, "      containers:", "      - name: APP")
+		for _, line := range joinYAML(strings.Join(container, "\n")) {
+			lines = append(lines, spread("        ", line)...)
+		}
+	}
+	slices.Sort(comments)
+	return append(lines, slices.Compact(comments)...)
+}
+
+// spread writes a line of which the value is a map or a list as one line for each of
+// its items, below the key.
+func spread(indent, line string) []string {
+	code, comment, commented := strings.Cut(line, "  # ")
+	key, value, _ := strings.Cut(code, ": ")
+	items := flowItems(value)
+	if len(items) < 2 {
+		return []string{indent + line}
+	}
+	head := indent + key + ":"
+	if commented {
+		head += "  # " + comment
+	}
+	lines := []string{head}
+	for _, item := range items {
+		if value[0] == '[' {
+			item = "- " + item
+		}
+		lines = append(lines, indent+"  "+item)
+	}
+	return lines
+}
+
 // mergeLines joins the lines of one fix.
 func mergeLines(text string) string {
 	if !strings.Contains(text, "\n") {
@@ -92,6 +155,9 @@ func mergeFlow(a, b string) string {
 // flowItems splits what is in the outer brackets at its commas, without those
 // in strings and in inner brackets.
 func flowItems(flow string) []string {
+	if flow == "" || flow[0] != '[' && flow[0] != '{' {
+		return nil
+	}
 	var items []string
 	depth, quoted, start := 0, false, 1
 	for i := 1; i < len(flow); i++ {
