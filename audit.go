@@ -28,6 +28,7 @@ type auditOptions struct {
 	ignore   string        // --ignore, a file
 	baseline string        // --baseline, a file
 	root     string        // --root, a directory; empty is the container's own
+	walk     time.Duration // --walk-timeout; 0 is no bound
 }
 
 // newSystem is the container as the audit sees it.
@@ -89,7 +90,13 @@ func auditMode(ctx context.Context, opts auditOptions, format string, environ []
 	case opts.root == "" && system.OnHost():
 		return complain(exitUsage, "this is no container: its processes and mounts are the machine's own; --root / audits the machine all the same, --root DIR the files below DIR")
 	}
+	system.WalkTimeout = opts.walk
+	walk := progressLine{w: stderr, began: time.Now()}
+	if terminal(stderr, env.ToMap(environ)).Width > 0 {
+		system.Progress = walk.show
+	}
 	report, err := audit.Run(ctx, system, opts.checks)
+	walk.clear()
 	if err != nil {
 		return complain(exitFailed, "%v", err)
 	}
@@ -123,6 +130,34 @@ func auditMode(ctx context.Context, opts auditOptions, format string, environ []
 		code = exitFailed
 	}
 	return code
+}
+
+// progressLine says on a terminal how far a walk is that takes long.
+type progressLine struct {
+	w     io.Writer
+	began time.Time
+	shown time.Time
+}
+
+const (
+	untold   = 2 * time.Second        // how long a walk may take without a word
+	progress = 200 * time.Millisecond // between two words
+)
+
+func (p *progressLine) show(files int) {
+	now := time.Now()
+	if now.Sub(p.began) < untold || now.Sub(p.shown) < progress {
+		return
+	}
+	p.shown = now
+	fmt.Fprintf(p.w, "\r%d files after %.0f s", files, now.Sub(p.began).Seconds())
+}
+
+// clear takes the line away.
+func (p *progressLine) clear() {
+	if !p.shown.IsZero() {
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
 }
 
 // files reads what --ignore and --baseline name.

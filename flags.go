@@ -44,6 +44,7 @@ var flagModes = map[string][]mode{
 	"status": {modeHealthcheck}, "insecure": {modeHealthcheck},
 	"format": {modeAudit, modeCompare}, "only": {modeAudit}, "skip": {modeAudit}, "fail-on": {modeAudit},
 	"fail-on-warn": {modeAudit}, "fail-on-unknown": {modeAudit}, "ignore": {modeAudit}, "baseline": {modeAudit}, "root": {modeAudit},
+	"walk-timeout": {modeAudit},
 }
 
 // newFlags makes the flag set that parses into opts.
@@ -69,6 +70,7 @@ func newFlags(opts *options) *flag.FlagSet {
 	fs.BoolVar(&opts.audit.failOn.Unknown, "fail-on-unknown", false, "exit 1 for a check that could not be decided, too")
 	fs.StringVar(&opts.audit.ignore, "ignore", "", "`file` of findings that do not count, lines of \"ID [PATH] until YYYY-MM-DD: REASON\"")
 	fs.StringVar(&opts.audit.baseline, "baseline", "", "`file` with an earlier report as JSON: only what is new or has changed since counts")
+	fs.DurationVar(&opts.audit.walk, "walk-timeout", 0, "`duration` after which the walk over the files ends, and the report says what is missing; 0 is no bound")
 	fs.StringVar(&opts.audit.root, "root", "", "audit the files below this `directory` and not a container; / is this machine")
 	return fs
 }
@@ -152,6 +154,9 @@ func parseArgs(args []string) (mode, options, error) {
 			fs.Arg(0), flagHint(fs.Arg(0)))
 	}
 	if m == modeAudit {
+		if opts.audit.walk < 0 {
+			return m, opts, fmt.Errorf("--walk-timeout %v: want a duration of 0 or more, such as 5s", opts.audit.walk)
+		}
 		return m, opts, opts.audit.checks.Validate()
 	}
 	return m, opts, nil

@@ -262,10 +262,10 @@ func TestModesHaveHelpOfTheirOwn(t *testing.T) {
 		args  []string
 		flags []string
 	}{
-		{"audit", []string{"--audit", "--help"}, []string{"--baseline", "--fail-on", "--fail-on-unknown", "--fail-on-warn", "--format", "--ignore", "--only", "--root", "--skip"}},
-		{"audit, turned round", []string{"--help", "--audit"}, []string{"--baseline", "--fail-on", "--fail-on-unknown", "--fail-on-warn", "--format", "--ignore", "--only", "--root", "--skip"}},
-		{"audit, short", []string{"--audit", "-h"}, []string{"--baseline", "--fail-on", "--fail-on-unknown", "--fail-on-warn", "--format", "--ignore", "--only", "--root", "--skip"}},
-		{"audit, behind a flag of it", []string{"--audit", "--only", "nope", "--help"}, []string{"--baseline", "--fail-on", "--fail-on-unknown", "--fail-on-warn", "--format", "--ignore", "--only", "--root", "--skip"}},
+		{"audit", []string{"--audit", "--help"}, []string{"--baseline", "--fail-on", "--fail-on-unknown", "--fail-on-warn", "--format", "--ignore", "--only", "--root", "--skip", "--walk-timeout"}},
+		{"audit, turned round", []string{"--help", "--audit"}, []string{"--baseline", "--fail-on", "--fail-on-unknown", "--fail-on-warn", "--format", "--ignore", "--only", "--root", "--skip", "--walk-timeout"}},
+		{"audit, short", []string{"--audit", "-h"}, []string{"--baseline", "--fail-on", "--fail-on-unknown", "--fail-on-warn", "--format", "--ignore", "--only", "--root", "--skip", "--walk-timeout"}},
+		{"audit, behind a flag of it", []string{"--audit", "--only", "nope", "--help"}, []string{"--baseline", "--fail-on", "--fail-on-unknown", "--fail-on-warn", "--format", "--ignore", "--only", "--root", "--skip", "--walk-timeout"}},
 		{"compare", []string{"--compare", "--help"}, []string{"--format"}},
 		{"compare, behind its URLs", []string{"--compare", "http://a:9000", "-help"}, []string{"--format"}},
 	} {

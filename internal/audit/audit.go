@@ -220,10 +220,10 @@ var checks = []Check{
 	},
 	{
 		ID: "seccomp-filter", Title: "A seccomp filter that filters", Subject: Process, Severity: High,
-		Why: "The default profile keeps away the system calls in which most kernel bugs were found. A profile that allows everything counts as a filter for the kernel, so one call that every default profile refuses is tried.",
+		Why: "The default profile keeps away the system calls in which most kernel bugs were found. A profile that allows everything counts as a filter for the kernel, so calls are tried that default profiles refuse, with arguments that no kernel accepts; more than half have to be refused.",
 		Fix: Fix{
-			Docker:     `--security-opt no-new-privileges  # and no --security-opt seccomp=unconfined`,
-			Compose:    composeSecurityOpt + `  # without "seccomp=unconfined" or "seccomp:unconfined"`,
+			Docker:     `--security-opt no-new-privileges  # and no other --security-opt seccomp=…`,
+			Compose:    composeSecurityOpt + `  # and no item that begins with "seccomp"`,
 			Kubernetes: `securityContext: {seccompProfile: {type: RuntimeDefault}}`,
 		},
 		References: []string{"CIS Docker Benchmark 5.22", "Pod Security Standards, baseline and restricted: Seccomp", "seccomp(2)", "proc_pid_status(5)"},
@@ -447,7 +447,7 @@ var checks = []Check{
 		Why: "The masked files show secrets and addresses of the kernel and change it when written, whatever the namespace.",
 		Fix: Fix{
 			Docker:     `--security-opt no-new-privileges  # and no --security-opt systempaths=unconfined`,
-			Compose:    composeSecurityOpt + `  # without "systempaths=unconfined"; and "privileged: false"`,
+			Compose:    composeSecurityOpt + `  # and no item that begins with "systempaths"; nor privileged`,
 			Kubernetes: `securityContext: {procMount: Default, privileged: false}`,
 		},
 		References: []string{"Pod Security Standards, baseline and restricted: /proc Mount Type"},

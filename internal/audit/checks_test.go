@@ -763,6 +763,19 @@ var checkCases = []checkCase{
 		f.write(".dockerenv", "")
 		f.sub("proc/self/mountinfo", "tmpfs shm", "tmpfs tmpfs")
 	}, want: Warn, says: "/dev/shm"},
+	{check: "sensitive-host-mounts", name: "the host's shared memory with its namespace", edit: func(f *fixture) {
+		hostNamespace("ipc")(f)
+		f.write(".dockerenv", "")
+		f.sub("proc/self/mountinfo", "tmpfs shm", "tmpfs tmpfs")
+	}, want: Pass},
+	{check: "run-as-non-root", name: "the host's processes, of which one has ended", edit: func(f *fixture) {
+		hostNamespace("pid")(f)
+		foreign(f)
+		f.process(3, 0, "Z", "zombie", "")
+		f.write("proc/3/mountinfo", string(f.files["proc/self/mountinfo"].Data))
+		f.statusOf("proc/3/status", "Uid", "0 0 0 0")
+		f.statusOf("proc/7/status", "Uid", "1000 1000 1000 1000")
+	}, want: Pass, says: "/proc/7/status"},
 	{check: "sensitive-host-mounts", name: "a folder of a btrfs subvolume called root", edit: hostMount("/root/srv/app /d ro - btrfs /dev/vda rw,subvolid=256,subvol=/root"), want: Warn, says: "/srv/app"},
 	{check: "sensitive-host-mounts", name: "/etc of a btrfs subvolume", edit: hostMount("/@/etc /d ro - btrfs /dev/vda rw,subvolid=256,subvol=/@"), want: Fail, says: "the host's /etc"},
 	{check: "sensitive-host-mounts", name: "a part of a persistent volume", posture: "kubernetes", edit: hostMount("/etc/app /d rw - xfs /dev/sdb rw"), want: Pass},

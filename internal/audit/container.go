@@ -106,12 +106,16 @@ func (c *container) findSubject() {
 	if host, err := c.inHostNamespace("pid"); err == nil {
 		c.hostPID = host
 	}
-	c.foreignPID = !c.hostPID && !c.isOwn(1)
+	own1, known := c.isOwn(1)
+	c.foreignPID = !c.hostPID && known && !own1
 	c.first, c.subjectDir = 1, procDir(1)
 	if !c.hostPID && !c.foreignPID {
 		return
 	}
-	own := slices.DeleteFunc(slices.Clone(c.processes.value), func(p process) bool { return p.pid == 1 && c.hostPID || !c.isOwn(p.pid) })
+	own := slices.DeleteFunc(slices.Clone(c.processes.value), func(p process) bool {
+		mine, known := c.isOwn(p.pid) // not known of one that has just ended
+		return p.pid == 1 || p.state == 'Z' || !known || !mine
+	})
 	if c.foreignPID {
 		c.processes.value = own
 	}
@@ -125,21 +129,21 @@ func (c *container) findSubject() {
 }
 
 // isOwn says whether the process has the auditor's mounts, and so is in the same
-// container: mount ids are unique, so the first line of mountinfo tells one mount
-// namespace from another. Where that cannot be read the cgroup decides, and where
-// that cannot be read either it counts as the container's own.
-func (c *container) isOwn(pid int) bool {
+// container, and whether that is known: mount ids are unique, so the first line of
+// mountinfo tells one mount namespace from another. Where that cannot be read the
+// cgroup decides.
+func (c *container) isOwn(pid int) (own, known bool) {
 	for _, name := range []string{"/mountinfo", "/cgroup"} {
-		own, err1 := c.read("/proc/self" + name)
+		mine, err1 := c.read("/proc/self" + name)
 		theirs, err2 := c.read(procDir(pid) + name)
-		if err1 != nil || err2 != nil {
+		if err1 != nil || err2 != nil || len(theirs) == 0 {
 			continue
 		}
-		ownLine, _, _ := bytes.Cut(own, []byte("\n"))
+		myLine, _, _ := bytes.Cut(mine, []byte("\n"))
 		theirLine, _, _ := bytes.Cut(theirs, []byte("\n"))
-		return bytes.Equal(ownLine, theirLine)
+		return bytes.Equal(myLine, theirLine), true
 	}
-	return true
+	return false, false
 }
 
 // topMounts keeps what can be seen: the last line of each mount point. The

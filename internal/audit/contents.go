@@ -125,6 +125,9 @@ func (c *container) walked(v verdict, unread int) verdict {
 	if unread > 0 {
 		v.incomplete = unread
 		v.reason = plural(unread, "file or directory", "files or directories") + " could not be read by the auditor's user"
+		if c.tree.err == nil && c.tree.value.cut {
+			v.reason = "the walk was stopped after " + c.sys.WalkTimeout.String() + ", with " + plural(unread, "directory", "directories") + " or more to go"
+		}
 	}
 	return v
 }

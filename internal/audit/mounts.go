@@ -34,6 +34,9 @@ func (c *container) isForeignTmpfs(m mount) bool {
 	if m.fstype != "tmpfs" || m.isMask() || c.kubernetes || m.point == "/dev" || isRuntimeFile(m) {
 		return false
 	}
+	if host, err := c.inHostNamespace("ipc"); m.point == "/dev/shm" && err == nil && host {
+		return false // it came with the namespace, which ipc-namespace is about
+	}
 	received := slices.ContainsFunc(m.optional, func(o string) bool { return strings.HasPrefix(o, "master:") })
 	dev, _ := c.mountAt("/dev")
 	switch {
@@ -111,7 +114,12 @@ func tmpfsSize(c *container) verdict {
 	if c.memory.err == nil {
 		most = min(most, c.memory.value.bytes)
 	}
+	hostIPC, _ := c.inHostNamespace("ipc")
 	return c.eachTmpfs(func(m mount) string {
+		most := most
+		if hostIPC && m.point == "/dev/shm" {
+			most = math.MaxInt64 // the host's, which ipc-namespace is about
+		}
 		for _, option := range m.super {
 			size, ok := strings.CutPrefix(option, "size=")
 			if !ok || strings.TrimRight(size, "kmg%") == "0" {

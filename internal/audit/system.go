@@ -42,6 +42,11 @@ type System struct {
 	// ImageBudget is the largest image that image-size only warns of, in bytes.
 	// 0 means 150 MB.
 	ImageBudget int64
+	// WalkTimeout bounds the walk over the root filesystem; what it has not reached is
+	// counted as unread. 0 means no bound.
+	WalkTimeout time.Duration
+	// Progress is told now and then how many files the walk has seen.
+	Progress func(files int)
 	// Variant names the image in the report.
 	Variant string
 	// Tool is the version of the program that runs the audit.

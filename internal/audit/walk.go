@@ -28,9 +28,10 @@ type tree struct {
 
 	devices []device // nodes, at most maxPaths that are not the usual ones
 
-	unreadDirs  int // what is in them is missing everywhere
-	unreadFiles int // content not searched
-	unreadAttrs int // file capability not known
+	cut         bool // the time was over before the walk was
+	unreadDirs  int  // what is in them is missing everywhere
+	unreadFiles int  // content not searched
+	unreadAttrs int  // file capability not known
 }
 
 // A finding is a number of files or directories, of which the first few are
@@ -107,19 +108,35 @@ func (c *container) walk(ctx context.Context) error {
 	}
 	w.directory(".", root)
 
+	whole := ctx
+	if c.sys.WalkTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.sys.WalkTimeout)
+		defer cancel()
+	}
 	// A list instead of recursion, and directories in portions: neither depth
 	// nor width of the tree costs file descriptors or much memory.
 	pending := []string{"."}
 	for len(pending) > 0 {
-		if err := ctx.Err(); err != nil {
+		if err := whole.Err(); err != nil {
 			return err
+		}
+		if ctx.Err() != nil {
+			w.cut = true
+			w.unreadDirs += len(pending)
+			break
+		}
+		if c.sys.Progress != nil {
+			c.sys.Progress(w.files)
 		}
 		dir := pending[len(pending)-1]
 		pending, err = w.list(ctx, dir, pending[:len(pending)-1])
 		switch {
 		case err == nil, errors.Is(err, fs.ErrNotExist):
+		case whole.Err() != nil:
+			return whole.Err()
 		case ctx.Err() != nil:
-			return ctx.Err()
+			w.unreadDirs++
 		case dir == ".":
 			c.tree.err = readError("/", err)
 			return nil
