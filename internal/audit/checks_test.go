@@ -776,6 +776,20 @@ var checkCases = []checkCase{
 		f.statusOf("proc/3/status", "Uid", "0 0 0 0")
 		f.statusOf("proc/7/status", "Uid", "1000 1000 1000 1000")
 	}, want: Pass, says: "/proc/7/status"},
+	{check: "run-as-non-root", name: "the host's processes, of which one is ending", edit: func(f *fixture) {
+		hostNamespace("pid")(f)
+		foreign(f)
+		f.process(3, 0, "S", "ending", "")
+		f.statusOf("proc/3/status", "Uid", "0 0 0 0")
+		f.write("proc/3/cgroup", string(f.files["proc/self/cgroup"].Data))
+		f.denied["proc/3/mountinfo"] = syscall.EINVAL
+		f.statusOf("proc/7/status", "Uid", "1000 1000 1000 1000")
+	}, want: Pass, says: "/proc/7/status"},
+	{check: "run-as-non-root", name: "mounts that may not be read, and another cgroup", edit: func(f *fixture) {
+		foreign(f)
+		f.deny("proc/1/mountinfo")
+		f.write("proc/1/cgroup", "9:name=systemd:/docker/x\n")
+	}, want: Fail, says: "/proc/7/status"},
 	{check: "sensitive-host-mounts", name: "a folder of a btrfs subvolume called root", edit: hostMount("/root/srv/app /d ro - btrfs /dev/vda rw,subvolid=256,subvol=/root"), want: Warn, says: "/srv/app"},
 	{check: "sensitive-host-mounts", name: "/etc of a btrfs subvolume", edit: hostMount("/@/etc /d ro - btrfs /dev/vda rw,subvolid=256,subvol=/@"), want: Fail, says: "the host's /etc"},
 	{check: "sensitive-host-mounts", name: "a part of a persistent volume", posture: "kubernetes", edit: hostMount("/etc/app /d rw - xfs /dev/sdb rw"), want: Pass},

@@ -130,14 +130,18 @@ func (c *container) findSubject() {
 
 // isOwn says whether the process has the auditor's mounts, and so is in the same
 // container, and whether that is known: mount ids are unique, so the first line of
-// mountinfo tells one mount namespace from another. Where that cannot be read the
-// cgroup decides.
+// mountinfo tells one mount namespace from another. Where that may not be read the
+// cgroup decides; a process that is ending has neither, and the kernel shows the root
+// as its cgroup.
 func (c *container) isOwn(pid int) (own, known bool) {
 	for _, name := range []string{"/mountinfo", "/cgroup"} {
 		mine, err1 := c.read("/proc/self" + name)
 		theirs, err2 := c.read(procDir(pid) + name)
-		if err1 != nil || err2 != nil || len(theirs) == 0 {
+		if errors.Is(err2, fs.ErrPermission) {
 			continue
+		}
+		if err1 != nil || err2 != nil || len(theirs) == 0 {
+			break
 		}
 		myLine, _, _ := bytes.Cut(mine, []byte("\n"))
 		theirLine, _, _ := bytes.Cut(theirs, []byte("\n"))

@@ -58,7 +58,25 @@ func (c *container) hostMemory() int64 {
 	return 0
 }
 
+// room returns twice the use, at least the limit of the fixes, and a power of two.
+func room(least, used int64) int64 {
+	limit := least
+	for limit < 2*used && limit < math.MaxInt64/4 {
+		limit *= 2
+	}
+	return limit
+}
+
 func memoryLimit(c *container) verdict {
+	v := c.memoryVerdict()
+	if used, _ := c.memoryUsed(); used != nil {
+		mib := strconv.FormatInt(room(64<<20, *used)>>20, 10)
+		v.limits = []string{"64Mi", mib + "Mi", "64m", mib + "m"}
+	}
+	return v
+}
+
+func (c *container) memoryVerdict() verdict {
 	limit, total := c.memory.value, c.hostMemory()
 	switch {
 	case c.memory.err != nil:
@@ -163,6 +181,16 @@ func (c *container) mostProcesses() int64 {
 }
 
 func pidsLimit(c *container) verdict {
+	v := c.pidsVerdict()
+	if values, _, err := c.cgroupValues("pids", "pids.current", "pids.current"); err == nil {
+		if used := smallest(values[:1]); used < math.MaxInt64 {
+			v.limits = []string{"64", strconv.FormatInt(room(64, used), 10)}
+		}
+	}
+	return v
+}
+
+func (c *container) pidsVerdict() verdict {
 	values, file, err := c.cgroupValues("pids", "pids.max", "pids.max")
 	switch {
 	case err != nil:

@@ -87,6 +87,7 @@ type verdict struct {
 	incomplete int      // files and directories that could not be read
 	affected   []string // for MOUNT, PATH or VARIABLE in the fix, and how many more
 	more       int
+	limits     []string // pairs for strings.NewReplacer: a limit of the fix, and one that the measured use leaves room in
 }
 
 func pass(format string, args ...any) verdict {
@@ -132,6 +133,10 @@ func (v verdict) found(f *finding) verdict {
 // anything, so control characters are escaped before they reach a terminal.
 func (c Check) result(v verdict) Result {
 	fix := c.Fix.fill(v.affected)
+	if v.limits != nil {
+		r := strings.NewReplacer(v.limits...)
+		fix = Fix{Docker: r.Replace(fix.Docker), Compose: r.Replace(fix.Compose), Kubernetes: r.Replace(fix.Kubernetes)}
+	}
 	return Result{
 		ID: c.ID, Title: c.Title, Subject: c.Subject, Severity: c.Severity,
 		Status: v.status, Evidence: printable(v.evidence), Reason: printable(v.reason), Incomplete: v.incomplete,

@@ -182,6 +182,25 @@ func TestKubernetesPatch(t *testing.T) {
 	}
 }
 
+// TestLimitsLeaveRoom: what a fix proposes is at least twice what is in use.
+func TestLimitsLeaveRoom(t *testing.T) {
+	t.Parallel()
+	for used, want := range map[int]string{1 << 20: "64", 32 << 20: "64", 33 << 20: "128", 300 << 20: "1024"} {
+		f := load(t, "kubernetes")
+		f.write("sys/fs/cgroup/memory.max", "max\n")
+		f.write("sys/fs/cgroup/memory.current", fmt.Sprint(used)+"\n")
+		fix := f.run().result(t, "memory-limit").Fix
+		if fix.Compose != "mem_limit: "+want+"m" || fix.Kubernetes != "resources: {limits: {memory: "+want+"Mi}}" || fix.Docker != "--memory "+want+"m" {
+			t.Errorf("with %d bytes in use: %+v, want %s MiB", used, fix, want)
+		}
+	}
+	f := load(t, "kubernetes")
+	f.write("sys/fs/cgroup/pids.current", "200\n")
+	if fix := f.run().result(t, "pids-limit").Fix; fix.Compose != "pids_limit: 512" {
+		t.Errorf("with 200 processes: %s, want 512", fix.Compose)
+	}
+}
+
 // TestTopOfTheReport: the counts, then the three worst findings that count, each in a
 // line.
 func TestTopOfTheReport(t *testing.T) {
