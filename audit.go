@@ -88,7 +88,8 @@ func auditMode(ctx context.Context, opts auditOptions, format string, environ []
 		}
 		system.Detach(opts.root)
 	case opts.root == "" && system.OnHost():
-		return complain(exitUsage, "this is no container: its processes and mounts are the machine's own; --root / audits the machine all the same, --root DIR the files below DIR")
+		return complain(exitUsage, "this is no container: its processes and mounts are the machine's own; "+
+			"--root / audits the machine all the same, --root DIR the files below DIR")
 	}
 	system.WalkTimeout = opts.walk
 	walk := progressLine{w: stderr, began: time.Now()}
@@ -124,7 +125,8 @@ func auditMode(ctx context.Context, opts auditOptions, format string, environ []
 		code = complain(exitFailed, "%s, line %d: expired on %s: %s (%s)", opts.ignore, e.Line, e.Expires, e.ID, e.Reason)
 	}
 	if report.LittleToSee() {
-		code = complain(exitFailed, "there was little to see: %d of %d checks could not be decided", report.Summary.Unknown, len(report.Checks))
+		code = complain(exitFailed, "there was little to see: %d of %d checks could not be decided",
+			report.Summary.Unknown, len(report.Checks))
 	}
 	if report.Fails(opts.failOn) {
 		code = exitFailed

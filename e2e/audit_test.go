@@ -168,8 +168,7 @@ func TestEachFlagFlipsItsChecks(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	var postures []posture
-	for _, p := range []posture{
+	postures := []posture{
 		{name: "writable root", replace: map[string][]string{"root": nil}, want: map[string]string{"rootfs-read-only": fails}},
 		{name: "root", replace: map[string][]string{"user": {"--user", "0:0"}}, want: map[string]string{"run-as-non-root": fails, "non-root-group": fails, "tmpfs-options": warns}},
 		{name: "root's group", replace: map[string][]string{"user": {"--user", "65532:0"}}, want: map[string]string{"non-root-group": fails}},
@@ -303,8 +302,6 @@ func TestEachFlagFlipsItsChecks(t *testing.T) {
 		{name: "setuid that nobody may execute", image: layered(t, added{"su", 0o4644, "#!/none\n"})},
 		{name: "setgid", image: layered(t, added{"su", 0o2755, "#!/none\n"}), want: map[string]string{"setuid-files": warns}},
 		{name: "an interpreter", image: layered(t, added{"usr/bin/perl", 0o755, "#!/none\n"}), want: map[string]string{"interpreter-absent": warns}},
-	} {
-		postures = append(postures, p)
 	}
 	for variable, secret := range environments {
 		p := posture{name: "variable " + variable, options: []string{"-e", variable}}

@@ -87,8 +87,9 @@ func isSettingsName(base string) bool {
 		return true
 	}
 	switch base {
-	case ".pgpass", ".my.cnf", "wp-config.php", "secrets.yml", "secrets.yaml", "application.properties", "application.yml", "application-prod.properties",
-		"appsettings.json", "appsettings.Production.json", "settings.ini", "local.settings.json", "terraform.tfvars", "database.yml", "credentials.json":
+	case ".pgpass", ".my.cnf", "wp-config.php", "secrets.yml", "secrets.yaml", "application.properties",
+		"application.yml", "application-prod.properties", "appsettings.json", "appsettings.Production.json",
+		"settings.ini", "local.settings.json", "terraform.tfvars", "database.yml", "credentials.json":
 		return true
 	}
 	return strings.HasPrefix(base, ".env.")
@@ -123,9 +124,12 @@ func secretSetting(data []byte) string {
 // isPlaceholder says whether the value only stands for a secret.
 func isPlaceholder(value string) bool {
 	lower := strings.ToLower(value)
-	return strings.HasPrefix(value, "$") || strings.HasPrefix(value, "<") || strings.HasPrefix(value, "{{") || strings.HasPrefix(value, "%") ||
-		strings.HasPrefix(lower, "changeme") || strings.HasPrefix(lower, "change_me") || strings.HasPrefix(lower, "your") ||
-		strings.Trim(lower, "x*.") == "" || lower == "null" || lower == "none"
+	for _, start := range []string{"$", "<", "{{", "%", "changeme", "change_me", "your"} {
+		if strings.HasPrefix(lower, start) {
+			return true
+		}
+	}
+	return strings.Trim(lower, "x*.") == "" || lower == "null" || lower == "none"
 }
 
 // tokenForms are prefixes that services give their tokens to make them known,
@@ -253,7 +257,8 @@ func secretsInEnv(c *container) verdict {
 		data, err := c.read(procDir(pid) + "/environ")
 		if err != nil {
 			v.incomplete++
-			v.reason = fmt.Sprintf("the environment of process %d could not be read (%v): what an entrypoint exported is not known", pid, err)
+			v.reason = fmt.Sprintf("the environment of process %d could not be read (%v): "+
+				"what an entrypoint exported is not known", pid, err)
 			continue
 		}
 		environ := strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
@@ -316,7 +321,9 @@ func isSecret(name, value string) bool {
 
 // isPath says whether the value is a path rather than a secret that begins with /.
 func isPath(value string) bool {
-	for _, dir := range []string{"run", "var", "etc", "secrets", "mnt", "home", "root", "tmp", "opt", "usr", "app", "data", "srv", "vault", "config"} {
+	for _, dir := range []string{
+		"run", "var", "etc", "secrets", "mnt", "home", "root", "tmp", "opt", "usr", "app", "data", "srv", "vault", "config",
+	} {
 		if strings.HasPrefix(value, "/"+dir+"/") {
 			return true
 		}
@@ -355,16 +362,26 @@ func hasConnectionPassword(value string) bool {
 
 // Words of names of variables, in upper case, as they stand between underscores.
 var (
-	secretWords = []string{"PASSWORD", "PASSWD", "PASSPHRASE", "PASS", "PWD", "PW", "SECRET", "SECRETS", "TOKEN", "APIKEY", "CREDENTIAL", "CREDENTIALS",
-		"PASSWORDS", "TOKENS", "SECRETKEY", "ACCESSKEY", "PRIVATEKEY", "AUTHTOKEN", "PGPASSWORD", "ACCESSTOKEN", "CLIENTSECRET", "PAT"}
+	secretWords = []string{
+		"PASSWORD", "PASSWD", "PASSPHRASE", "PASS", "PWD", "PW", "SECRET", "SECRETS", "TOKEN", "APIKEY",
+		"CREDENTIAL", "CREDENTIALS", "PASSWORDS", "TOKENS", "SECRETKEY", "ACCESSKEY", "PRIVATEKEY", "AUTHTOKEN",
+		"PGPASSWORD", "ACCESSTOKEN", "CLIENTSECRET", "PAT",
+	}
 	// keyOwners are the words after which KEY is a secret.
-	keyOwners = []string{"APP", "ENCRYPTION", "ENCRYPT", "SIGNING", "SIGN", "MASTER", "API", "JWT", "STRIPE", "PRIVATE", "SECRET", "ACCESS", "SESSION",
-		"AUTH", "HMAC", "AES", "ACCOUNT", "STORAGE", "OPENAI", "SENDGRID", "MAILGUN", "COOKIE", "CRYPTO", "DEPLOY", "LICENSE", "SERVICE", "WEBHOOK", "SSH"}
+	keyOwners = []string{
+		"APP", "ENCRYPTION", "ENCRYPT", "SIGNING", "SIGN", "MASTER", "API", "JWT", "STRIPE", "PRIVATE", "SECRET",
+		"ACCESS", "SESSION", "AUTH", "HMAC", "AES", "ACCOUNT", "STORAGE", "OPENAI", "SENDGRID", "MAILGUN", "COOKIE",
+		"CRYPTO", "DEPLOY", "LICENSE", "SERVICE", "WEBHOOK", "SSH",
+	}
 	// harmlessEnds make a name that of something about a secret.
-	harmlessEnds = []string{"TTL", "NAME", "URL", "URI", "ISSUER", "POLICY", "PROVIDER", "BACKEND", "HASHER", "TYPE", "FILE", "PATH", "DIR", "LENGTH",
-		"SIZE", "LIMIT", "COUNT", "EXPIRY", "EXPIRES", "EXPIRATION", "LIFETIME", "TIMEOUT", "AGE", "ENABLED", "REQUIRED", "ENDPOINT", "HOST", "PORT",
-		"HEADER", "ALGORITHM", "ALG", "MODE", "MIN", "MAX", "AUDIENCE", "REGION", "VERSION", "FORMAT", "PREFIX", "MANAGER", "STORE", "ROTATION", "ID",
-		"INTERVAL", "METHOD", "SCOPE", "SCOPES", "FIELD", "LOCATION", "DAYS", "HOURS", "SECONDS", "MINUTES", "CLASS", "PARALLELISM", "ARN", "KEYID"}
+	harmlessEnds = []string{
+		"TTL", "NAME", "URL", "URI", "ISSUER", "POLICY", "PROVIDER", "BACKEND", "HASHER", "TYPE", "FILE", "PATH",
+		"DIR", "LENGTH", "SIZE", "LIMIT", "COUNT", "EXPIRY", "EXPIRES", "EXPIRATION", "LIFETIME", "TIMEOUT", "AGE",
+		"ENABLED", "REQUIRED", "ENDPOINT", "HOST", "PORT", "HEADER", "ALGORITHM", "ALG", "MODE", "MIN", "MAX",
+		"AUDIENCE", "REGION", "VERSION", "FORMAT", "PREFIX", "MANAGER", "STORE", "ROTATION", "ID", "INTERVAL",
+		"METHOD", "SCOPE", "SCOPES", "FIELD", "LOCATION", "DAYS", "HOURS", "SECONDS", "MINUTES", "CLASS",
+		"PARALLELISM", "ARN", "KEYID",
+	}
 )
 
 // isSecretName says whether the words of the name are those of a secret.
