@@ -401,7 +401,7 @@ func isSecretName(name string) bool {
 		case slices.Contains(secretWords, word):
 			return true
 		case word == "KEY" && i > 0 && slices.Contains(keyOwners, words[i-1]):
-			return words[i-1] != "SSH" || !slices.Contains(words, "PUBLIC")
+			return true
 		}
 	}
 	return false
