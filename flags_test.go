@@ -60,7 +60,7 @@ func TestModes(t *testing.T) {
 		{name: "unknown flag that is a slip, with a value", args: []string{"--audit", "--formt=json"}, code: 2, stderr: "unknown flag --formt, did you mean --format?"},
 		{name: "unknown flag that clears the screen", args: []string{"--\x1b[2J\n"}, code: 2, stderr: "unknown flag -- [2J \n"},
 		{name: "slip in a severity", args: []string{"--audit", "--fail-on", "hihg"}, code: 2, stderr: "did you mean high?"},
-		{name: "slip in a format", args: []string{"--audit", "--format", "jsno"}, code: 2, stderr: "want text, json or markdown, did you mean json?"},
+		{name: "slip in a format", args: []string{"--audit", "--format", "jsno"}, code: 2, stderr: "want text, json, markdown, sarif or junit, did you mean json?"},
 		{name: "slip in a check", args: []string{"--audit", "--skip", "memory-limits"}, code: 2, stderr: `no check "memory-limits", did you mean memory-limit?`},
 		{name: "a mode without its dashes", args: []string{"audit"}, code: 2, stderr: "did you mean --audit?"},
 		{name: "a command that nobody knows", args: []string{"gunicorn"}, code: 2, stderr: `unexpected argument "gunicorn": settings`},
