@@ -23,8 +23,12 @@ import (
 
 // auditOptions are the flags of --audit.
 type auditOptions struct {
-	checks audit.Options  // --only and --skip
-	failOn audit.Severity // the least severity of a failure for exit code 1
+	checks   audit.Options // --only and --skip
+	failOn   audit.FailOn  // --fail-on, --fail-on-warn, --fail-on-unknown
+	ignore   string        // --ignore, a file
+	baseline string        // --baseline, a file
+	root     string        // --root, a directory; empty is the container's own
+	walk     time.Duration // --walk-timeout; 0 is no bound
 }
 
 // newSystem is the container as the audit sees it.
@@ -60,36 +64,127 @@ func auditVariables(environ []string) (variant string, budget ByteSize, err erro
 	return variant, budget, nil
 }
 
-// auditMode prints the report of the container that the process runs in. The
-// exit code is 1 when a check of at least opts.failOn failed; a warning or an
-// unknown is no failure.
+// auditMode prints the report of the container that the process runs in. The exit
+// code is 1 when a finding counts, when an exception has expired, and when more than
+// half of the checks could not be decided.
 func auditMode(ctx context.Context, opts auditOptions, format string, environ []string, stdout, stderr io.Writer) int {
+	complain := func(code int, format string, args ...any) int {
+		fmt.Fprintf(stderr, "imagelab: "+format+"\n", args...)
+		return code
+	}
 	variant, budget, err := auditVariables(environ)
 	if err != nil {
-		fmt.Fprintf(stderr, "imagelab: %v\n", err)
-		return exitUsage
+		return complain(exitUsage, "%v", err)
 	}
-	report, err := audit.Run(ctx, newSystem(environ, variant, budget), opts.checks)
+	exceptions, baseline, err := opts.files()
 	if err != nil {
-		fmt.Fprintf(stderr, "imagelab: %v\n", err)
-		return exitFailed
+		return complain(exitUsage, "%v", err)
 	}
+	system := newSystem(environ, variant, budget)
+	switch {
+	case opts.root != "" && opts.root != "/":
+		if info, err := os.Stat(opts.root); err != nil || !info.IsDir() {
+			return complain(exitUsage, "--root %q: want a directory", opts.root)
+		}
+		system.Detach(opts.root)
+	case opts.root == "" && system.OnHost():
+		return complain(exitUsage, "this is no container: its processes and mounts are the machine's own; "+
+			"--root / audits the machine all the same, --root DIR the files below DIR")
+	}
+	system.WalkTimeout = opts.walk
+	walk := progressLine{w: stderr, began: time.Now()}
+	if terminal(stderr, env.ToMap(environ)).Width > 0 {
+		system.Progress = walk.show
+	}
+	report, err := audit.Run(ctx, system, opts.checks)
+	walk.clear()
+	if err != nil {
+		return complain(exitFailed, "%v", err)
+	}
+	if baseline != nil {
+		report.Since(baseline)
+	}
+	expired := report.Except(exceptions)
 	switch format {
 	case "json":
 		err = audit.WriteJSON(stdout, report)
 	case "markdown":
 		err = audit.WriteMarkdown(stdout, report)
+	case "sarif":
+		err = audit.WriteSARIF(stdout, report)
+	case "junit":
+		err = audit.WriteJUnit(stdout, report, opts.failOn)
 	default:
 		err = audit.WriteText(stdout, report, terminal(stdout, env.ToMap(environ)))
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "imagelab: write the report: %v\n", err)
-		return exitFailed
+		return complain(exitFailed, "write the report: %v", err)
 	}
-	if report.Failed(opts.failOn) {
-		return exitFailed
+	code := exitOK
+	for _, e := range expired {
+		code = complain(exitFailed, "%s, line %d: expired on %s: %s (%s)", opts.ignore, e.Line, e.Expires, e.ID, e.Reason)
 	}
-	return exitOK
+	if report.LittleToSee() {
+		code = complain(exitFailed, "there was little to see: %d of %d checks could not be decided",
+			report.Summary.Unknown, len(report.Checks))
+	}
+	if report.Fails(opts.failOn) {
+		code = exitFailed
+	}
+	return code
+}
+
+// progressLine says on a terminal how far a walk is that takes long.
+type progressLine struct {
+	w     io.Writer
+	began time.Time
+	shown time.Time
+}
+
+const (
+	untold   = 2 * time.Second        // how long a walk may take without a word
+	progress = 200 * time.Millisecond // between two words
+)
+
+func (p *progressLine) show(files int) {
+	now := time.Now()
+	if now.Sub(p.began) < untold || now.Sub(p.shown) < progress {
+		return
+	}
+	p.shown = now
+	fmt.Fprintf(p.w, "\r%d files after %.0f s", files, now.Sub(p.began).Seconds())
+}
+
+// clear takes the line away.
+func (p *progressLine) clear() {
+	if !p.shown.IsZero() {
+		fmt.Fprint(p.w, "\r\x1b[K")
+	}
+}
+
+// files reads what --ignore and --baseline name.
+func (o auditOptions) files() (exceptions []audit.Exception, baseline *audit.Report, err error) {
+	if o.ignore != "" {
+		f, err := os.Open(o.ignore)
+		if err != nil {
+			return nil, nil, fmt.Errorf("--ignore: %w", err)
+		}
+		defer f.Close()
+		if exceptions, err = audit.ParseExceptions(f); err != nil {
+			return nil, nil, fmt.Errorf("--ignore %s: %w", o.ignore, err)
+		}
+	}
+	if o.baseline != "" {
+		f, err := os.Open(o.baseline)
+		if err != nil {
+			return nil, nil, fmt.Errorf("--baseline: %w", err)
+		}
+		defer f.Close()
+		if baseline, err = audit.ReadReport(f); err != nil {
+			return nil, nil, fmt.Errorf("--baseline %s: %w", o.baseline, err)
+		}
+	}
+	return exceptions, baseline, nil
 }
 
 // terminal finds out how wide w is and whether it shows colours; NO_COLOR turns

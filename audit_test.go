@@ -10,6 +10,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,7 +29,7 @@ import (
 // walk through a whole machine takes its time.
 func runAudit(environ []string, args ...string) (code int, stdout, stderr string) {
 	var out, complaints bytes.Buffer
-	code = run(context.Background(), append([]string{"--audit"}, args...), environ, &out, &complaints)
+	code = run(context.Background(), append([]string{"--audit", "--root", "/"}, args...), environ, &out, &complaints)
 	return code, out.String(), complaints.String()
 }
 
@@ -48,7 +51,7 @@ func TestAuditMode(t *testing.T) {
 		{name: "a failure below the threshold", args: []string{"--only", "secrets-in-env", "--fail-on", "high"},
 			environ: []string{"DB_PASSWORD=hunter2"}, code: 0, stdout: "DB_PASSWORD"},
 		{name: "markdown", args: []string{"--only", "secrets-in-env,pid-namespace", "--format", "markdown"}, stdout: "| secrets-in-env"},
-		{name: "no such format", args: []string{"--format", "yaml"}, code: 2, stderr: "want text, json or markdown"},
+		{name: "no such format", args: []string{"--format", "yaml"}, code: 2, stderr: "want text, json, markdown, sarif or junit"},
 		{name: "no such check", args: []string{"--only", "run-as-nonroot"}, code: 2, stderr: "did you mean run-as-non-root?"},
 		{name: "no such check to skip", args: []string{"--skip", "x"}, code: 2, stderr: `no check "x"`},
 		{name: "no such severity", args: []string{"--fail-on", "bad"}, code: 2, stderr: "critical"},
@@ -71,6 +74,142 @@ func TestAuditMode(t *testing.T) {
 				t.Error("colours without a terminal")
 			}
 		})
+	}
+}
+
+// TestAuditExceptions: what is ignored does not count until it expires, and each line
+// that is wrong is named.
+func TestAuditExceptions(t *testing.T) {
+	t.Parallel()
+	environ := []string{"DB_PASSWORD=hunter2"}
+	for _, tc := range []struct {
+		name, file     string
+		code           int
+		stdout, stderr string
+	}{
+		{"ignored", "# why\nsecrets-in-env until 2999-01-31: a demo", 0, `"reason": "a demo"`, ""},
+		{"expired", "secrets-in-env until 2020-01-31: a demo", 1, "", "line 1: expired on 2020-01-31: secrets-in-env (a demo)"},
+		{"expired, and nothing else is wrong", "shell-absent until 2020-01-31: old\nsecrets-in-env until 2999-01-31: a demo", 1, "", "line 1: expired"},
+		{"another check", "shell-absent until 2999-01-31: x", 1, "", ""},
+		{"no reason", "secrets-in-env until 2999-01-31:", 2, "", "line 1: want ID [PATH] until"},
+		{"no such day", "secrets-in-env until 2999-02-31: x", 2, "", "line 1: want ID"},
+		{"no such check", "\nsecrets until 2999-01-31: x", 2, "", "line 2"},
+		{"a path that is none", "setuid-files su until 2999-01-31: x", 2, "", "begins with /"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			name := filepath.Join(t.TempDir(), "ignore")
+			if err := os.WriteFile(name, []byte(tc.file), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			code, stdout, stderr := runAudit(environ, "--only", "secrets-in-env", "--format", "json", "--ignore", name)
+			if code != tc.code || !strings.Contains(stdout, tc.stdout) || !strings.Contains(stderr, tc.stderr) {
+				t.Errorf("--ignore %q = %d\nstdout: %s\nstderr: %s\nwant %d, %q, %q", tc.file, code, stdout, stderr, tc.code, tc.stdout, tc.stderr)
+			}
+		})
+	}
+}
+
+// TestAuditBaseline: what was found before does not count again.
+func TestAuditBaseline(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "report.json")
+	found := []string{"DB_PASSWORD=hunter2"}
+	_, report, _ := runAudit(found, "--only", "secrets-in-env", "--format", "json")
+	if err := os.WriteFile(name, []byte(report), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name    string
+		environ []string
+		code    int
+		list    string // that has the check
+	}{
+		{"the same", found, 0, ""},
+		{"another secret beside it", append(found, "API_KEY=abc"), 1, "changed"},
+		{"gone", nil, 0, "gone"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			code, stdout, _ := runAudit(tc.environ, "--only", "secrets-in-env", "--format", "json", "--baseline", name)
+			var got struct {
+				Baseline map[string][]audit.Change
+			}
+			if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != tc.code {
+				t.Fatalf("--baseline = %d, %v, want %d", code, err, tc.code)
+			}
+			for list, changes := range got.Baseline {
+				if want := list == tc.list; want != (len(changes) == 1) {
+					t.Errorf("%s = %v, want the check there: %t", list, changes, want)
+				}
+			}
+		})
+	}
+	if code, _, stderr := runAudit(nil, "--baseline", "/dev/null"); code != 2 || !strings.Contains(stderr, "no report") {
+		t.Errorf("--baseline of no report = %d, %s, want 2", code, stderr)
+	}
+}
+
+// TestAuditOfATree audits files in which nothing runs.
+func TestAuditOfATree(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "sh"), []byte("\x7fELF"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := runAudit(nil, "--root", dir, "--format", "json")
+	var report audit.Report
+	if err := json.Unmarshal([]byte(stdout), &report); err != nil {
+		t.Fatalf("%v: %s %s", err, stdout, stderr)
+	}
+	for _, c := range report.Checks {
+		if c.Subject != audit.Contents && c.Subject != audit.Filesystem && c.Subject != audit.Secrets && c.Status != audit.NotApplicable {
+			t.Errorf("%s = %s, want %s where nothing runs", c.ID, c.Status, audit.NotApplicable)
+		}
+		if c.ID == "shell-absent" && (c.Status != audit.Fail || !slices.Equal(c.Affected, []string{"/sh"})) {
+			t.Errorf("shell-absent = %s %v, want a failure for /sh", c.Status, c.Affected)
+		}
+	}
+	if code != 1 {
+		t.Errorf("--root = %d, want 1", code)
+	}
+	if code, _, _ := runAudit(nil, "--root", filepath.Join(dir, "none")); code != 2 {
+		t.Errorf("--root of nothing = %d, want 2", code)
+	}
+}
+
+// TestAuditOnTheHost: nobody asked to have the machine searched.
+func TestAuditOnTheHost(t *testing.T) {
+	t.Parallel()
+	if !audit.Live().OnHost() {
+		t.Skip("kernel: the tests run in a container here")
+	}
+	var out, complaints bytes.Buffer
+	code := run(t.Context(), []string{"--audit"}, nil, &out, &complaints)
+	if code != 2 || !strings.Contains(complaints.String(), "this is no container") || out.Len() > 0 {
+		t.Errorf("--audit on the host = %d, %s, %s, want 2 and no report", code, &out, &complaints)
+	}
+}
+
+func TestAuditFailOn(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		only, flag string
+		want       int
+	}{
+		{"user-namespace", "", 0},
+		{"user-namespace", "--fail-on-warn", 1},
+	} {
+		args := []string{"--only", tc.only}
+		if tc.flag != "" {
+			args = append(args, tc.flag)
+		}
+		if uids, err := os.ReadFile("/proc/self/uid_map"); err != nil || strings.Fields(string(uids))[1] != "0" {
+			t.Skip("kernel: the user namespace is another one here")
+		}
+		if code, stdout, stderr := runAudit(nil, args...); code != tc.want {
+			t.Errorf("%v = %d, want %d: %s%s", args, code, tc.want, stdout, stderr)
+		}
 	}
 }
 

@@ -46,6 +46,8 @@ var flagModes = map[string][]mode{
 	"timeout": {modeHealthcheck}, "method": {modeHealthcheck}, "header": {modeHealthcheck},
 	"status": {modeHealthcheck}, "insecure": {modeHealthcheck},
 	"format": {modeAudit, modeCompare}, "only": {modeAudit}, "skip": {modeAudit}, "fail-on": {modeAudit},
+	"fail-on-warn": {modeAudit}, "fail-on-unknown": {modeAudit}, "ignore": {modeAudit}, "baseline": {modeAudit}, "root": {modeAudit},
+	"walk-timeout": {modeAudit},
 }
 
 // newFlags makes the flag set that parses into opts.
@@ -63,10 +65,16 @@ func newFlags(opts *options) *flag.FlagSet {
 	fs.Var(headerFlag{&opts.probe.Headers, &opts.header}, "header", "a request header `\"Name: value\"`, any number of times; Host names the certificate, too")
 	fs.Var(&opts.probe.Status, "status", "`range` of status codes that are healthy, such as 204 or 200-299")
 	fs.BoolVar(&opts.probe.Insecure, "insecure", false, "do not verify https certificates")
-	fs.StringVar(&opts.format, "format", "text", "`format` of the report, text, json or markdown")
+	fs.StringVar(&opts.format, "format", "text", "`format` of the report: text, json or markdown; --audit has sarif and junit, too")
 	fs.Var(listFlag{&opts.audit.checks.Only}, "only", "run these checks alone, `ids` with commas between")
 	fs.Var(listFlag{&opts.audit.checks.Skip}, "skip", "leave these checks out, `ids` with commas between")
-	fs.TextVar(&opts.audit.failOn, "fail-on", audit.Info, "least `severity` of a failure for exit code 1: info, low, medium, high or critical")
+	fs.TextVar(&opts.audit.failOn.Severity, "fail-on", audit.Info, "least `severity` of a failure for exit code 1: info, low, medium, high or critical")
+	fs.BoolVar(&opts.audit.failOn.Warn, "fail-on-warn", false, "exit 1 for a warning of that severity, too")
+	fs.BoolVar(&opts.audit.failOn.Unknown, "fail-on-unknown", false, "exit 1 for a check that could not be decided, too")
+	fs.StringVar(&opts.audit.ignore, "ignore", "", "`file` of findings that do not count, lines of \"ID [PATH] until YYYY-MM-DD: REASON\"")
+	fs.StringVar(&opts.audit.baseline, "baseline", "", "`file` with an earlier report as JSON: only what is new or has changed since counts")
+	fs.DurationVar(&opts.audit.walk, "walk-timeout", 0, "`duration` after which the walk over the files ends, and the report says what is missing; 0 is no bound")
+	fs.StringVar(&opts.audit.root, "root", "", "audit the files below this `directory` and not a container; / is this machine")
 	return fs
 }
 
@@ -144,8 +152,12 @@ func parseFlags(args []string) (mode, options, error) {
 		return m, opts, nil
 	}
 	formats := []string{"text", "json", "markdown"}
+	if m == modeAudit {
+		formats = append(formats, "sarif", "junit")
+	}
 	if slices.Contains(flagModes["format"], m) && !slices.Contains(formats, opts.format) {
-		return m, opts, fmt.Errorf("--format %q: want text, json or markdown%s", opts.format, near.Hint(opts.format, formats))
+		last := len(formats) - 1
+		return m, opts, fmt.Errorf("--format %q: want %s or %s%s", opts.format, strings.Join(formats[:last], ", "), formats[last], near.Hint(opts.format, formats))
 	}
 	if m == modeCompare {
 		if len(urls) == 0 {
@@ -159,6 +171,9 @@ func parseFlags(args []string) (mode, options, error) {
 			fs.Arg(0), flagHint(fs.Arg(0)))
 	}
 	if m == modeAudit {
+		if opts.audit.walk < 0 {
+			return m, opts, fmt.Errorf("--walk-timeout %v: want a duration of 0 or more, such as 5s", opts.audit.walk)
+		}
 		return m, opts, opts.audit.checks.Validate()
 	}
 	return m, opts, nil

@@ -61,7 +61,7 @@ func TestModes(t *testing.T) {
 		{name: "unknown flag that is a slip, with a value", args: []string{"--audit", "--formt=json"}, code: 2, stderr: "unknown flag --formt, did you mean --format?"},
 		{name: "unknown flag that clears the screen", args: []string{"--\x1b[2J\n"}, code: 2, stderr: "unknown flag -- [2J \n"},
 		{name: "slip in a severity", args: []string{"--audit", "--fail-on", "hihg"}, code: 2, stderr: "did you mean high?"},
-		{name: "slip in a format", args: []string{"--audit", "--format", "jsno"}, code: 2, stderr: "want text, json or markdown, did you mean json?"},
+		{name: "slip in a format", args: []string{"--audit", "--format", "jsno"}, code: 2, stderr: "want text, json, markdown, sarif or junit, did you mean json?"},
 		{name: "slip in a check", args: []string{"--audit", "--skip", "memory-limits"}, code: 2, stderr: `no check "memory-limits", did you mean memory-limit?`},
 		{name: "a mode without its dashes", args: []string{"audit"}, code: 2, stderr: "did you mean --audit?"},
 		{name: "a command that nobody knows", args: []string{"gunicorn"}, code: 2, stderr: `unexpected argument "gunicorn": settings`},
@@ -263,10 +263,10 @@ func TestModesHaveHelpOfTheirOwn(t *testing.T) {
 		args  []string
 		flags []string
 	}{
-		{"audit", []string{"--audit", "--help"}, []string{"--fail-on", "--format", "--only", "--skip"}},
-		{"audit, turned round", []string{"--help", "--audit"}, []string{"--fail-on", "--format", "--only", "--skip"}},
-		{"audit, short", []string{"--audit", "-h"}, []string{"--fail-on", "--format", "--only", "--skip"}},
-		{"audit, behind a flag of it", []string{"--audit", "--only", "nope", "--help"}, []string{"--fail-on", "--format", "--only", "--skip"}},
+		{"audit", []string{"--audit", "--help"}, []string{"--baseline", "--fail-on", "--fail-on-unknown", "--fail-on-warn", "--format", "--ignore", "--only", "--root", "--skip", "--walk-timeout"}},
+		{"audit, turned round", []string{"--help", "--audit"}, []string{"--baseline", "--fail-on", "--fail-on-unknown", "--fail-on-warn", "--format", "--ignore", "--only", "--root", "--skip", "--walk-timeout"}},
+		{"audit, short", []string{"--audit", "-h"}, []string{"--baseline", "--fail-on", "--fail-on-unknown", "--fail-on-warn", "--format", "--ignore", "--only", "--root", "--skip", "--walk-timeout"}},
+		{"audit, behind a flag of it", []string{"--audit", "--only", "nope", "--help"}, []string{"--baseline", "--fail-on", "--fail-on-unknown", "--fail-on-warn", "--format", "--ignore", "--only", "--root", "--skip", "--walk-timeout"}},
 		{"compare", []string{"--compare", "--help"}, []string{"--format"}},
 		{"compare, behind its URLs", []string{"--compare", "http://a:9000", "-help"}, []string{"--format"}},
 	} {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -78,6 +79,7 @@ type posture struct {
 	command []string            // after the image
 	exec    []string            // options of docker exec
 	want    map[string]string   // verdicts that differ from the hardened container's
+	open    []string            // checks of which the machine decides, and not the flags
 }
 
 // audit runs a container as the posture says, audits it by docker exec, as the
@@ -158,9 +160,17 @@ func TestEachFlagFlipsItsChecks(t *testing.T) {
 	shared := t.TempDir()
 	key := "-----BEGIN " + "PRIVATE KEY-----\n" + strings.Repeat("MC4CAQAwBQYDK2VwBCIEIJ", 4) + "\n"
 
-	for _, p := range []posture{
+	other := newName()
+	t.Cleanup(func() { docker(t, "rm", "-f", "-v", other) })
+	docker(t, "run", "-d", "--name", other, "--label", label(), "--no-healthcheck", "--ipc", "shareable", "imagelab:scratch")
+	secret := filepath.Join(shared, "key")
+	if err := os.WriteFile(secret, []byte("hunter2"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	postures := []posture{
 		{name: "writable root", replace: map[string][]string{"root": nil}, want: map[string]string{"rootfs-read-only": fails}},
-		{name: "root", replace: map[string][]string{"user": {"--user", "0:0"}}, want: map[string]string{"run-as-non-root": fails, "non-root-group": fails}},
+		{name: "root", replace: map[string][]string{"user": {"--user", "0:0"}}, want: map[string]string{"run-as-non-root": fails, "non-root-group": fails, "tmpfs-options": warns}},
 		{name: "root's group", replace: map[string][]string{"user": {"--user", "65532:0"}}, want: map[string]string{"non-root-group": fails}},
 		{name: "another user", replace: map[string][]string{"user": {"--user", "12345:12345"}}},
 		{name: "NET_BIND_SERVICE", options: []string{"--cap-add", "NET_BIND_SERVICE"}},
@@ -219,22 +229,146 @@ func TestEachFlagFlipsItsChecks(t *testing.T) {
 			want: map[string]string{"package-manager-absent": fails, "interpreter-absent": warns, "network-client-absent": fails}},
 		{name: "a shell that ignores SIGTERM", image: "imagelab:alpine", options: []string{"--entrypoint", "/bin/sh"},
 			command: []string{"-c", "trap '' TERM; while :; do sleep 1; done"}, want: map[string]string{"pid1-sigterm": fails, "pid1-not-shell": fails}},
-	} {
+		// Namespaces of another container.
+		{name: "pid namespace of another container", options: []string{"--pid", "container:" + other}, want: map[string]string{
+			"pid-namespace": warns, "zombie-reaping": noQuestion}},
+		{name: "ipc namespace of another container", options: []string{"--ipc", "container:" + other}, want: map[string]string{"ipc-namespace": warns}},
+		{name: "ipc namespace that others may join", options: []string{"--ipc", "shareable"}, want: map[string]string{"ipc-namespace": warns}},
+		{name: "ipc namespace of its own, asked for", options: []string{"--ipc", "private"}},
+		{name: "user namespace of the host, asked for", options: []string{"--userns", "host"}},
+		{name: "no network", replace: map[string][]string{"network": {"--network", "none"}}, want: map[string]string{"default-bridge-network": noQuestion}},
+
+		// Seccomp profiles.
+		{name: "a profile that refuses keyctl alone", options: []string{"--security-opt", "seccomp=" + profile(t, "keyctl")}, want: map[string]string{"seccomp-filter": warns}},
+		{name: "a profile that refuses two calls", options: []string{"--security-opt", "seccomp=" + profile(t, "keyctl", "swapon")}, want: map[string]string{"seccomp-filter": warns}},
+		{name: "a profile that refuses what is dangerous but keyctl", options: []string{"--security-opt", "seccomp=" + profile(t, dangerous...)}},
+
+		// Users and capabilities.
+		{name: "root with another group", replace: map[string][]string{"user": {"--user", "0:65532"}}, want: map[string]string{"run-as-non-root": fails, "tmpfs-options": warns}},
+		{name: "a user without a group", replace: map[string][]string{"user": {"--user", "65532"}}, open: []string{"non-root-group"}},
+		{name: "group 0 as a supplementary one", options: []string{"--group-add", "0"}, want: map[string]string{"non-root-group": fails}},
+		{name: "NET_ADMIN", options: []string{"--cap-add", "NET_ADMIN"}, want: map[string]string{"capabilities-dropped": fails, "capabilities-added": fails}},
+		{name: "DAC_READ_SEARCH", options: []string{"--cap-add", "DAC_READ_SEARCH"}, want: map[string]string{"capabilities-dropped": fails, "capabilities-added": fails}},
+		{name: "SYS_MODULE", options: []string{"--cap-add", "SYS_MODULE"}, want: map[string]string{"capabilities-dropped": fails, "capabilities-added": fails}},
+		{name: "SYS_TIME, with which the profile allows the clock", options: []string{"--cap-add", "SYS_TIME"}, want: map[string]string{"capabilities-dropped": fails, "capabilities-added": fails}},
+		{name: "SETUID", options: []string{"--cap-add", "SETUID"}, want: map[string]string{"capabilities-dropped": fails}},
+		{name: "exec as root beside what may have dropped its user", replace: map[string][]string{"caps": nil}, exec: []string{"-u", "0"},
+			want: map[string]string{"capabilities-dropped": fails}},
+
+		// Mounts of the host.
+		{name: "a file of /etc, read-only", options: []string{"-v", "/etc/shadow:/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
+		{name: "the home of root, read-only", options: []string{"-v", "/root:/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
+		{name: "a folder below /etc", options: []string{"-v", "/etc/cron.d:/x"}, want: map[string]string{"sensitive-host-mounts": fails, "writable-mounts": warns}},
+		{name: "the engine's containers, read-only", options: []string{"-v", "/var/lib/docker/containers:/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}, open: []string{"writable-mounts", "tmpfs-options", "tmpfs-size"}},
+		{name: "/etc where secrets are", options: []string{"-v", "/etc:/run/secrets/etc:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
+		{name: "a part of /sys in its own place", options: []string{"-v", "/sys/kernel:/sys/kernel:ro"}, want: map[string]string{"sensitive-host-mounts": fails}, open: []string{"sysfs-read-only"}},
+		{name: "a part of /proc/sys", options: []string{"-v", "/proc/sys/kernel:/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
+		{name: "the host's /etc/hosts, read-only", options: []string{"-v", "/etc/hosts:/etc/hosts:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
+		{name: "the host's /etc/hosts", options: []string{"-v", "/etc/hosts:/etc/hosts"}, want: map[string]string{"sensitive-host-mounts": fails, "writable-mounts": warns}},
+		{name: "the host's shared memory", options: []string{"-v", "/dev/shm:/dev/shm"}, want: map[string]string{
+			"sensitive-host-mounts": warns, "writable-mounts": warns, "tmpfs-options": fails, "tmpfs-size": warns}},
+		{name: "/boot, read-only", options: []string{"-v", "/boot:/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
+		{name: "/usr/bin, read-only", options: []string{"-v", "/usr/bin:/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
+		{name: "/home, read-only", options: []string{"-v", "/home:/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
+		{name: "/var/log, read-only", options: []string{"-v", "/var/log:/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
+		{name: "/proc, read-only", options: []string{"-v", "/proc:/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
+		{name: "a secret as compose mounts it", options: []string{"-v", secret + ":/run/secrets/key:ro"}},
+		{name: "a file of a user, read-only", options: []string{"-v", secret + ":/key:ro"}, want: map[string]string{"sensitive-host-mounts": warns}},
+		{name: "a second tmpfs", options: []string{"--tmpfs", "/cache:size=1m,noexec,nosuid,nodev"}},
+		{name: "a second tmpfs with suid", options: []string{"--tmpfs", "/cache:size=1m,noexec,suid,nodev"}, want: map[string]string{"tmpfs-options": fails}},
+		{name: "a tmpfs above the memory limit", replace: map[string][]string{"tmpfs": {"--tmpfs", "/tmp:size=100g,mode=1777,noexec,nosuid,nodev"}}, want: map[string]string{"tmpfs-size": warns}},
+
+		// Devices anywhere.
+		{name: "a disk elsewhere", options: []string{"--device", "/dev/loop0:/opt/disk"}, want: map[string]string{"device-nodes": fails}},
+		{name: "a disk by a mount", options: []string{"-v", "/dev/loop0:/disk:ro"}, want: map[string]string{"device-nodes": fails}},
+		{name: "the kernel's log by a mount", options: []string{"-v", "/dev/kmsg:/log:ro"}, want: map[string]string{"device-nodes": fails}},
+		{name: "null under another name", options: []string{"--device", "/dev/null:/dev/xnull"}},
+		{name: "null by a mount", options: []string{"-v", "/dev/null:/x"}, open: []string{"writable-mounts"}},
+
+		// Limits that limit nothing.
+		{name: "more processes than the kernel has", replace: map[string][]string{"pids": {"--pids-limit", "4194304"}}, want: map[string]string{"pids-limit": warns}},
+		{name: "more processors than there are", replace: map[string][]string{"cpu": {"--cpu-period", "100000", "--cpu-quota", "100000000"}}, want: map[string]string{"cpu-limit": warns}},
+		{name: "more memory than there is", replace: map[string][]string{"memory": {"--memory", "64t"}}, want: map[string]string{"memory-limit": warns}},
+		{name: "core dumps of a byte", replace: map[string][]string{"ulimits": {"--ulimit", "core=1:1", "--ulimit", "nofile=8192:8192"}}, want: map[string]string{"ulimits": warns}},
+		{name: "https", options: []string{"-e", "PORT=443"}, want: map[string]string{"listening-ports": warns}},
+
+		// The image.
+		{name: "settings without a secret", image: layered(t, added{"app/.env", 0o644, "PORT=8000\nTOKEN_TTL=60\n"})},
+		{name: "settings with a secret", image: layered(t, added{"app/.env", 0o644, "PORT=8000\nDB_PASS=hunter2\n"}), want: map[string]string{"secrets-in-files": fails}},
+		{name: "settings of an example", image: layered(t, added{"app/.env.defaults", 0o644, "DB_PASS=hunter2\n"})},
+		{name: "a locale called id_ID", image: layered(t, added{"usr/share/i18n/locales/id_ID", 0o644, "LC_IDENTIFICATION\n"})},
+		{name: "an ssh key", image: layered(t, added{"home/a/.ssh/id_ed25519", 0o644, "unreadable form\n"}), want: map[string]string{"secrets-in-files": fails}},
+		{name: "a token of a provider", image: layered(t, added{"app/conf.txt", 0o644, "key = ghp_" + strings.Repeat("a1", 18) + "\n"}), want: map[string]string{"secrets-in-files": fails}},
+		{name: "setuid that nobody may execute", image: layered(t, added{"su", 0o4644, "#!/none\n"})},
+		{name: "setgid", image: layered(t, added{"su", 0o2755, "#!/none\n"}), want: map[string]string{"setuid-files": warns}},
+		{name: "an interpreter", image: layered(t, added{"usr/bin/perl", 0o755, "#!/none\n"}), want: map[string]string{"interpreter-absent": warns}},
+	}
+	for variable, secret := range environments {
+		p := posture{name: "variable " + variable, options: []string{"-e", variable}}
+		if secret {
+			p.want = map[string]string{"secrets-in-env": fails}
+		}
+		postures = append(postures, p)
+	}
+	var right, wrong atomic.Int64
+	t.Cleanup(func() {
+		t.Logf("%d configurations: %d verdicts right, %d wrong", len(postures), right.Load(), wrong.Load())
+	})
+	for _, p := range postures {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
 			r := p.audit(t, network)
 			want := maps.Clone(hardened)
 			maps.Copy(want, p.want)
+			n := 0
 			for id, status := range r.verdicts() {
-				if p.image == "imagelab:alpine" && p.want[id] == "" {
+				if p.image == "imagelab:alpine" && p.want[id] == "" || slices.Contains(p.open, id) {
 					continue // that image's own contents are another test's
 				}
+				n++
+				right.Add(1)
 				if status != want[id] {
+					right.Add(-1)
+					wrong.Add(1)
 					t.Errorf("%s = %s (%s), want %s", id, status, r.why(id), want[id])
 				}
 			}
+			t.Logf("%d verdicts: %s", n, p.name)
 		})
 	}
+}
+
+// environments are variables, and whether each is a secret.
+var environments = map[string]bool{
+	"DB_PASS=hunter2": true, "MYSQL_PWD=hunter2": true, "RAILS_MASTER_KEY=0123456789abcdef": true, "ENCRYPTION_KEY=abc": true,
+	"A=sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc": true, "POSTGRES_PASSWORD=12345678": true, "API_KEY=/q7s8/x": true,
+	"CONN=Server=db;User Id=sa;Password=hunter2": true, "REDIS=redis://:hunter2@db/0": true,
+	"TOKENIZER=bpe": false, "TOKEN_URL=https://id.example/": false, "TOKEN_TTL=60": false, "SECRET_NAME=db": false, "PASSWORD_POLICY=strict": false,
+	"SECRETS_BACKEND=vault": false, "AWS_CREDENTIALS_PROVIDER=env": false, "COMPASS=north": false,
+}
+
+// dangerous are the calls that Docker's documentation gives reasons to refuse, less
+// keyctl.
+var dangerous = []string{
+	"acct", "add_key", "bpf", "clock_adjtime", "clock_settime", "create_module", "delete_module", "finit_module", "get_mempolicy", "init_module",
+	"ioperm", "iopl", "kcmp", "kexec_file_load", "kexec_load", "lookup_dcookie", "mbind", "mount", "move_pages", "nfsservctl", "open_by_handle_at",
+	"perf_event_open", "pivot_root", "process_vm_readv", "process_vm_writev", "ptrace", "quotactl", "reboot", "request_key", "set_mempolicy", "setns",
+	"settimeofday", "swapon", "swapoff", "sysfs", "umount2", "unshare", "uselib", "userfaultfd", "ustat",
+}
+
+// profile writes a seccomp profile that refuses these calls and allows all others.
+func profile(t *testing.T, calls ...string) string {
+	t.Helper()
+	list, err := json.Marshal(calls)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(t.TempDir(), "profile.json")
+	text := fmt.Sprintf(`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":%s,"action":"SCMP_ACT_ERRNO"}]}`, list)
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 // added is one file of a layer.

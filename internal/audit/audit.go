@@ -37,12 +37,40 @@ type Check struct {
 }
 
 // Fix is how to make a check pass, as text to copy. MOUNT, VARIABLE and PATH
-// stand for the first such thing that the check found; a [Result] has them filled
-// in. An empty field means that the platform has no setting for it.
+// stand for the things that the check found; a [Result] has them filled in, all of
+// them. An empty field means that the platform has no setting for it.
 type Fix struct {
 	Docker     string `json:"docker"`     // docker run flag, or lines of a Dockerfile
 	Compose    string `json:"compose"`    // line or lines of a service in compose.yaml
 	Kubernetes string `json:"kubernetes"` // fields of a container or pod, in YAML
+}
+
+// fill puts the things in the places of MOUNT, PATH and VARIABLE. A line with
+// one of these is there once for each thing, and lines of the same YAML key become
+// one. NAME is followed by a number from the second thing on,
+// so that no two volumes or secrets share one.
+func (f Fix) fill(things []string) Fix {
+	if len(things) == 0 {
+		return f
+	}
+	each := func(text string) string {
+		var lines []string
+		for line := range strings.SplitSeq(text, "\n") {
+			if !strings.Contains(line, "MOUNT") && !strings.Contains(line, "PATH") && !strings.Contains(line, "VARIABLE") {
+				lines = append(lines, line)
+				continue
+			}
+			for i, thing := range things {
+				name := "NAME"
+				if i > 0 {
+					name = fmt.Sprintf("NAME%d", i+1)
+				}
+				lines = append(lines, strings.NewReplacer("NAME", name, "MOUNT", thing, "PATH", thing, "VARIABLE", thing).Replace(line))
+			}
+		}
+		return strings.Join(lines, "\n")
+	}
+	return Fix{Docker: each(f.Docker), Compose: mergeLines(each(f.Compose)), Kubernetes: mergeLines(each(f.Kubernetes))}
 }
 
 // Subject is the group of a check.
@@ -192,10 +220,10 @@ var checks = []Check{
 	},
 	{
 		ID: "seccomp-filter", Title: "A seccomp filter that filters", Subject: Process, Severity: High,
-		Why: "The default profile keeps away the system calls in which most kernel bugs were found. A profile that allows everything counts as a filter for the kernel, so one call that every default profile refuses is tried.",
+		Why: "The default profile keeps away the system calls in which most kernel bugs were found. A profile that allows everything counts as a filter for the kernel, so calls are tried that default profiles refuse, with arguments that no kernel accepts; more than half have to be refused.",
 		Fix: Fix{
-			Docker:     `--security-opt no-new-privileges  # and no --security-opt seccomp=unconfined`,
-			Compose:    composeSecurityOpt + `  # without "seccomp=unconfined" or "seccomp:unconfined"`,
+			Docker:     `--security-opt no-new-privileges  # and no other --security-opt seccomp=…`,
+			Compose:    composeSecurityOpt + `  # and no item that begins with "seccomp"`,
 			Kubernetes: `securityContext: {seccompProfile: {type: RuntimeDefault}}`,
 		},
 		References: []string{"CIS Docker Benchmark 5.22", "Pod Security Standards, baseline and restricted: Seccomp", "seccomp(2)", "proc_pid_status(5)"},
@@ -419,7 +447,7 @@ var checks = []Check{
 		Why: "The masked files show secrets and addresses of the kernel and change it when written, whatever the namespace.",
 		Fix: Fix{
 			Docker:     `--security-opt no-new-privileges  # and no --security-opt systempaths=unconfined`,
-			Compose:    composeSecurityOpt + `  # without "systempaths=unconfined"; and "privileged: false"`,
+			Compose:    composeSecurityOpt + `  # and no item that begins with "systempaths"; nor privileged`,
 			Kubernetes: `securityContext: {procMount: Default, privileged: false}`,
 		},
 		References: []string{"Pod Security Standards, baseline and restricted: /proc Mount Type"},
@@ -446,6 +474,7 @@ var checks = []Check{
 		},
 		References: []string{"CIS Docker Benchmark 5.18", "Linux allocated devices (admin-guide/devices)"},
 		run:        deviceNodes,
+		walks:      true,
 	},
 
 	{

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -21,12 +22,15 @@ type container struct {
 	sys *System
 
 	self    part[status]
-	subject part[status] // the container's PID 1, see subjectDir
-	// subjectDir is the /proc directory of the process that is judged: PID 1, as
-	// docker exec may run the auditor under another uid. In the host's pid
-	// namespace PID 1 is the host's init, so there the auditor judges itself.
+	subject part[status] // of the process that is judged, see subjectDir
+	// subjectDir is the /proc directory of the process that is judged: the one that
+	// the container was started with, as docker exec may run the auditor under
+	// another uid. That is PID 1, unless the pid namespace is the host's or another
+	// container's; then it is the oldest process with the auditor's own mounts.
 	subjectDir string
+	first      int  // pid of it, 0 where the auditor judges itself
 	hostPID    bool // in the host's pid namespace
+	foreignPID bool // in another container's, as PID 1 has other mounts
 	kubernetes bool
 
 	mountLines part[[]mount] // all, in the order of the kernel
@@ -62,27 +66,27 @@ var errNotWalked = errors.New("no selected check needs the walk over the root fi
 // root filesystem takes longer than all the rest and may be left out. The only
 // error is that of ctx.
 func inspect(ctx context.Context, sys *System, walk bool) (*container, error) {
-	c := &container{sys: sys, subjectDir: "/proc/1"}
-	if host, err := c.inHostNamespace("pid"); err == nil && host {
-		c.hostPID = true
-		c.subjectDir = "/proc/self"
-	}
+	c := &container{sys: sys}
 	if exe, err := fs.ReadLink(sys.FS, "proc/self/exe"); err == nil {
 		c.exe = path.Clean(strings.TrimSuffix(exe, " (deleted)"))
 	}
 	_, underKubernetes := c.env("KUBERNETES_SERVICE_HOST")
 	c.kubernetes = underKubernetes || c.exists("/var/run/secrets/kubernetes.io/serviceaccount")
 
+	c.processes.value, c.processes.err = c.listProcesses()
+	c.findSubject()
 	c.self = parse(c, "/proc/self/status", parseStatus)
 	c.subject = parse(c, c.subjectDir+"/status", parseStatus)
 	c.limits = parse(c, c.subjectDir+"/limits", parseLimits)
 	c.cgroups = parse(c, "/proc/self/cgroup", parseCgroups)
 	c.mountLines = parse(c, "/proc/self/mountinfo", parseMountinfo)
+	if sys.Detached {
+		c.mountLines = part[[]mount]{value: []mount{{root: "/", point: "/"}}}
+	}
 	c.mounts = topMounts(c.mountLines.value, c.exe)
 
 	c.memory.value, c.memory.err = c.readMemoryMax()
 
-	c.processes.value, c.processes.err = c.listProcesses()
 	if err := c.sampleZombies(ctx); err != nil {
 		return nil, err
 	}
@@ -94,6 +98,56 @@ func inspect(ctx context.Context, sys *System, walk bool) (*container, error) {
 		}
 	}
 	return c, ctx.Err()
+}
+
+// findSubject sets first and subjectDir, and leaves the processes of other
+// containers out where the pid namespace is shared with one.
+func (c *container) findSubject() {
+	if host, err := c.inHostNamespace("pid"); err == nil {
+		c.hostPID = host
+	}
+	own1, known := c.isOwn(1)
+	c.foreignPID = !c.hostPID && known && !own1
+	c.first, c.subjectDir = 1, procDir(1)
+	if !c.hostPID && !c.foreignPID {
+		return
+	}
+	own := slices.DeleteFunc(slices.Clone(c.processes.value), func(p process) bool {
+		mine, known := c.isOwn(p.pid) // not known of one that has just ended
+		return p.pid == 1 || p.state == 'Z' || !known || !mine
+	})
+	if c.foreignPID {
+		c.processes.value = own
+	}
+	others := slices.DeleteFunc(slices.Clone(own), func(p process) bool { return p.pid == c.sys.PID })
+	if len(others) == 0 {
+		c.first, c.subjectDir = 0, "/proc/self"
+		return
+	}
+	oldest := slices.MinFunc(others, func(a, b process) int { return cmp.Or(cmp.Compare(a.started, b.started), cmp.Compare(a.pid, b.pid)) })
+	c.first, c.subjectDir = oldest.pid, procDir(oldest.pid)
+}
+
+// isOwn says whether the process has the auditor's mounts, and so is in the same
+// container, and whether that is known: mount ids are unique, so the first line of
+// mountinfo tells one mount namespace from another. Where that may not be read the
+// cgroup decides; a process that is ending has neither, and the kernel shows the root
+// as its cgroup.
+func (c *container) isOwn(pid int) (own, known bool) {
+	for _, name := range []string{"/mountinfo", "/cgroup"} {
+		mine, err1 := c.read("/proc/self" + name)
+		theirs, err2 := c.read(procDir(pid) + name)
+		if errors.Is(err2, fs.ErrPermission) {
+			continue
+		}
+		if err1 != nil || err2 != nil || len(theirs) == 0 {
+			break
+		}
+		myLine, _, _ := bytes.Cut(mine, []byte("\n"))
+		theirLine, _, _ := bytes.Cut(theirs, []byte("\n"))
+		return bytes.Equal(myLine, theirLine), true
+	}
+	return false, false
 }
 
 // topMounts keeps what can be seen: the last line of each mount point. The
@@ -288,6 +342,9 @@ func (c *container) listProcesses() ([]process, error) {
 			return nil, p.err
 		}
 	}
+	if len(processes) == 0 {
+		return nil, errors.New("/proc: no process in it, is it mounted?")
+	}
 	slices.SortFunc(processes, func(a, b process) int { return cmp.Compare(a.pid, b.pid) })
 	return processes, nil
 }
@@ -371,10 +428,28 @@ func (c *container) cgroupValues(controller, v1File, v2File string) ([]string, c
 			}
 		}
 	}
+	if hidden == nil {
+		hidden = c.hiddenCgroup(controller)
+	}
 	if hidden != nil {
 		return nil, cgroupFile{}, hidden
 	}
 	return nil, cgroupFile{}, fmt.Errorf("no %s of the %s controller in any cgroup mount: %w", cmp.Or(v2File, v1File), controller, fs.ErrNotExist)
+}
+
+// hiddenCgroup returns an error where the process is in a cgroup of the controller
+// that no mount shows, as behind an empty directory that is mounted on
+// /sys/fs/cgroup. Nil means that the controller is not there.
+func (c *container) hiddenCgroup(controller string) error {
+	_, isV1 := c.cgroups.value[controller]
+	if isV1 {
+		return fmt.Errorf("/proc/self/cgroup: a cgroup of the %s controller, which no mount shows", controller)
+	}
+	only := len(c.cgroups.value) == 1 // the line of version 2, without hierarchies of version 1
+	if _, isV2 := c.cgroups.value[""]; isV2 && only && !slices.ContainsFunc(c.mounts, func(m mount) bool { return m.fstype == "cgroup2" }) {
+		return errors.New("/proc/self/cgroup: a cgroup of version 2, which no mount shows")
+	}
+	return nil
 }
 
 // cgroupFile is where a value was found.

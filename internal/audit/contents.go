@@ -67,7 +67,7 @@ func (c *container) noTools(kind toolKind, name string, found func(string, ...an
 	}
 	f := &c.tree.value.tools[kind]
 	if f.count > 0 {
-		return c.walked(found("%s", f), c.tree.value.unreadDirs)
+		return c.walked(found("%s", f).found(f), c.tree.value.unreadDirs)
 	}
 	return c.walked(pass("no %s in %s", name, c.tree.value.extent()), c.tree.value.unreadDirs)
 }
@@ -125,6 +125,9 @@ func (c *container) walked(v verdict, unread int) verdict {
 	if unread > 0 {
 		v.incomplete = unread
 		v.reason = plural(unread, "file or directory", "files or directories") + " could not be read by the auditor's user"
+		if c.tree.err == nil && c.tree.value.cut {
+			v.reason = "the walk was stopped after " + c.sys.WalkTimeout.String() + ", with " + plural(unread, "directory", "directories") + " or more to go"
+		}
 	}
 	return v
 }

@@ -63,14 +63,16 @@ A verdict on the contents of the image that met unreadable files or directories
 keeps its value and says how many they were (` + "`incomplete`" + `). Run the audit as
 root to see them all.
 
-What is judged is the container's PID 1, as docker exec may run the auditor under
-another user; in the host's pid namespace it is the auditor itself. The mount that
+What is judged is the process that the container was started with, as docker exec
+may run the auditor under another user: PID 1, and behind an init its child. Where
+the pid namespace is the host's or another container's, it is the oldest process with
+the auditor's own mounts, or the auditor itself. The mount that
 brought the auditor's executable is not counted. In the fixes, MOUNT, PATH and
 VARIABLE stand for what was found; a report has them filled in. The Docker line of
 checks on the image is for its Dockerfile.
 
 A seccomp profile whose default action is to kill, instead of to refuse, ends the
-auditor at the call that tries the filter (see seccomp-filter).
+auditor at the first call that tries the filter (see seccomp-filter).
 `
 
 const docsTail = `

@@ -88,6 +88,7 @@ type HostFacts struct {
 	CgroupVersion int    `json:"cgroup_version"` // 1 or 2 by the memory controller, 0 unknown
 	LandlockABI   *int   `json:"landlock_abi"`   // 0 where the kernel has none
 	Kubernetes    bool   `json:"kubernetes"`
+	Runtime       string `json:"runtime"` // docker, podman, containerd, cri-o, lxc, systemd-nspawn; empty where it does not show
 	MemoryBytes   *int64 `json:"memory_bytes"`
 }
 
@@ -96,7 +97,7 @@ func (c *container) facts() Facts {
 		Image:          c.imageFacts(),
 		Process:        c.processFacts(),
 		Limits:         c.limitFacts(),
-		Host:           HostFacts{Kubernetes: c.kubernetes},
+		Host:           HostFacts{Kubernetes: c.kubernetes, Runtime: c.runtime()},
 		WritableMounts: []string{},
 		App:            c.sys.App,
 	}
@@ -142,7 +143,7 @@ func (c *container) imageFacts() ImageFacts {
 
 func (f *finding) fact() *Count {
 	paths := []string{}
-	for _, s := range f.some {
+	for _, s := range f.some[:min(len(f.some), maxPaths)] {
 		paths = append(paths, printable(s.path))
 	}
 	return &Count{Count: f.count, Paths: paths}
@@ -250,7 +251,7 @@ func (c *container) processFacts() ProcessFacts {
 	f := ProcessFacts{AuditorPID: c.sys.PID, AuditorUID: c.sys.EUID}
 	f.LSM, _, _ = c.lsmLabel()
 	f.LSM = printable(f.LSM)
-	if argv := c.commandLine(1); len(argv) > 0 {
+	if argv := c.commandLine(c.first); len(argv) > 0 {
 		f.PID1 = printable(argv[0])
 	}
 	s := c.subject.value

@@ -120,7 +120,7 @@ func TestHostFacts(t *testing.T) {
 		{"cgroup v1", "hardened-scratch", func(f *fixture) {},
 			HostFacts{Kernel: "6.18.44", CgroupVersion: 1, LandlockABI: ptr(7), MemoryBytes: ptr[int64](24683620 << 10)}},
 		{"cgroup v2, Kubernetes", "kubernetes", func(f *fixture) { f.write("proc/meminfo", "MemFree: 1 kB\nMemTotal: 3 kB\n") },
-			HostFacts{Kernel: "6.18.44", CgroupVersion: 2, LandlockABI: ptr(7), Kubernetes: true, MemoryBytes: ptr[int64](3 << 10)}},
+			HostFacts{Kernel: "6.18.44", CgroupVersion: 2, LandlockABI: ptr(7), Runtime: "containerd", Kubernetes: true, MemoryBytes: ptr[int64](3 << 10)}},
 		{"nothing readable", "hardened-scratch", func(f *fixture) {
 			f.deny("proc/meminfo", "proc/self/cgroup", "proc/sys/kernel/osrelease")
 			f.sys.LandlockABI = nil

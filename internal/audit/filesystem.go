@@ -34,7 +34,7 @@ func worldWritablePaths(c *container) verdict {
 	}
 	t := c.tree.value
 	if t.worldWritable.count > 0 {
-		return c.walked(warn("%s", &t.worldWritable).at(t.worldWritable.first()), t.unreadDirs)
+		return c.walked(warn("%s", &t.worldWritable).found(&t.worldWritable), t.unreadDirs)
 	}
 	return c.walked(pass("none in %s", t.extent()), t.unreadDirs)
 }
@@ -48,9 +48,9 @@ func setuidFiles(c *container) verdict {
 	case t.setuid.count == 0:
 		return c.walked(pass("none in %s", t.extent()), t.unreadDirs)
 	case c.subject.value["NoNewPrivs"] == "1":
-		return c.walked(warn("%s; without effect, as no_new_privs is set", &t.setuid).at(t.setuid.first()), t.unreadDirs)
+		return c.walked(warn("%s; without effect, as no_new_privs is set", &t.setuid).found(&t.setuid), t.unreadDirs)
 	}
-	return c.walked(fail("%s", &t.setuid).at(t.setuid.first()), t.unreadDirs)
+	return c.walked(fail("%s", &t.setuid).found(&t.setuid), t.unreadDirs)
 }
 
 func fileCapabilities(c *container) verdict {
@@ -60,7 +60,7 @@ func fileCapabilities(c *container) verdict {
 	t := c.tree.value
 	switch {
 	case t.capable.count > 0:
-		return c.walked(warn("%s", &t.capable).at(t.capable.first()), t.unreadDirs+t.unreadAttrs)
+		return c.walked(warn("%s", &t.capable).found(&t.capable), t.unreadDirs+t.unreadAttrs)
 	case c.sys.FileCapability == nil:
 		return unknown(errors.New("extended attributes cannot be read here"))
 	}
@@ -101,6 +101,21 @@ func appBinaryImmutable(c *container) verdict {
 	if err != nil {
 		return unknown(err)
 	}
+	programs := append([]string{program}, c.scripts(pid)...)
+	var v verdict
+	for _, name := range programs {
+		v = c.immutable(name, pid, uid, append(groups, gid), caps)
+		if v.status != Pass {
+			return v
+		}
+	}
+	return v
+}
+
+// immutable judges one file for the process: the file itself, and all directories
+// above it up to the mount point, as whoever may rename one of these
+// puts another in its place.
+func (c *container) immutable(program string, pid, uid int, groups []int, caps uint64) verdict {
 	m, ok := c.mountOver(program)
 	switch {
 	case c.mountLines.err != nil:
@@ -110,7 +125,7 @@ func appBinaryImmutable(c *container) verdict {
 	case m.readOnly():
 		return pass("%s is on a read-only mount (%s)", program, m.point)
 	}
-	for _, name := range []string{program, path.Dir(program)} {
+	for name := program; ; name = path.Dir(name) {
 		info, err := c.stat(name)
 		if err != nil {
 			return unknown(err)
@@ -119,11 +134,43 @@ func appBinaryImmutable(c *container) verdict {
 		if !known {
 			return unknown(errors.New(name + ": the owner cannot be read here"))
 		}
-		if how := writableBy(info, st, uid, append(groups, gid), caps); how != "" {
+		if how := writableBy(info, st, uid, groups, caps); how != "" {
 			return fail("uid %d of process %d can write %s (%s), and %s is mounted rw", uid, pid, name, how, m.point).at(program)
 		}
+		if name == m.point || name == "/" {
+			break // a mount point cannot be renamed
+		}
 	}
-	return pass("uid %d of process %d can write neither %s nor its directory", uid, pid, program)
+	return pass("uid %d of process %d can write neither %s nor a directory above it", uid, pid, program)
+}
+
+// scripts returns the files among the arguments of an interpreter: what it runs is
+// the program. Relative names are looked up in the working directory.
+func (c *container) scripts(pid int) []string {
+	argv := c.commandLine(pid)
+	if len(argv) < 2 {
+		return nil
+	}
+	name := c.programName(pid)
+	kind, isTool := toolKindOf(name)
+	if !isShell(name) && (!isTool || kind != interpreters) {
+		return nil
+	}
+	dir, _ := fs.ReadLink(c.sys.FS, strings.TrimPrefix(procDir(pid), "/")+"/cwd")
+	var found []string
+	for _, arg := range argv[1:] {
+		if !path.IsAbs(arg) {
+			if dir == "" || strings.HasPrefix(arg, "-") {
+				continue
+			}
+			arg = path.Join(dir, arg)
+		}
+		if target, info, err := resolve(c.sys.FS, arg); err == nil && info.Mode().IsRegular() {
+			found = append(found, target)
+			break
+		}
+	}
+	return found
 }
 
 // writableBy says why such a process may write the file or directory, or "".

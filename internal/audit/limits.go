@@ -45,6 +45,9 @@ func (c *container) readMemoryMax() (memoryMax, error) {
 
 // hostMemory returns MemTotal of /proc/meminfo in bytes, 0 where unknown.
 func (c *container) hostMemory() int64 {
+	if m, mounted := c.mountAt("/proc/meminfo"); mounted && m.fstype == "fuse.lxcfs" {
+		return 0 // it shows the container's own limit
+	}
 	data, _ := c.read("/proc/meminfo")
 	for line := range strings.Lines(string(data)) {
 		if text, ok := strings.CutPrefix(line, "MemTotal:"); ok {
@@ -55,7 +58,25 @@ func (c *container) hostMemory() int64 {
 	return 0
 }
 
+// room returns twice the use, at least the limit of the fixes, and a power of two.
+func room(least, used int64) int64 {
+	limit := least
+	for limit < 2*used && limit < math.MaxInt64/4 {
+		limit *= 2
+	}
+	return limit
+}
+
 func memoryLimit(c *container) verdict {
+	v := c.memoryVerdict()
+	if used, _ := c.memoryUsed(); used != nil {
+		mib := strconv.FormatInt(room(64<<20, *used)>>20, 10)
+		v.limits = []string{"64Mi", mib + "Mi", "64m", mib + "m"}
+	}
+	return v
+}
+
+func (c *container) memoryVerdict() verdict {
 	limit, total := c.memory.value, c.hostMemory()
 	switch {
 	case c.memory.err != nil:
@@ -118,6 +139,9 @@ func cpuLimit(c *container) verdict {
 	case err != nil:
 		return noCgroupValue(err)
 	case !math.IsInf(limit, 1):
+		if n := c.processors(); n > 0 && limit > float64(n) {
+			return warn("%.3g CPUs in %s, more than the %d of the machine", limit, name, n)
+		}
 		return pass("%.3g CPUs in %s", limit, name)
 	case c.kubernetes:
 		return fail("no quota in %s", name)
@@ -129,13 +153,54 @@ func cpuLimit(c *container) verdict {
 	return fail("no quota in %s", name)
 }
 
+// processors returns how many the machine has, as /proc/stat lists them; 0 where
+// unknown.
+func (c *container) processors() int {
+	n := 0
+	c.scan("/proc/stat", func(line string) {
+		if rest, ok := strings.CutPrefix(line, "cpu"); ok && rest != "" && rest[0] != ' ' {
+			n++
+		}
+	})
+	return n
+}
+
+// mostProcesses returns the least of the kernel's own bounds on processes of the
+// whole machine, 0 where unknown.
+func (c *container) mostProcesses() int64 {
+	var found []string
+	for _, name := range []string{"/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"} {
+		if value, err := c.line(name); err == nil {
+			found = append(found, value)
+		}
+	}
+	if least := smallest(found); least < math.MaxInt64 {
+		return least
+	}
+	return 0
+}
+
 func pidsLimit(c *container) verdict {
+	v := c.pidsVerdict()
+	if values, _, err := c.cgroupValues("pids", "pids.current", "pids.current"); err == nil {
+		if used := smallest(values[:1]); used < math.MaxInt64 {
+			v.limits = []string{"64", strconv.FormatInt(room(64, used), 10)}
+		}
+	}
+	return v
+}
+
+func (c *container) pidsVerdict() verdict {
 	values, file, err := c.cgroupValues("pids", "pids.max", "pids.max")
 	switch {
 	case err != nil:
 		return noCgroupValue(err)
 	case smallest(values) < math.MaxInt64:
-		return pass("%d in %s", smallest(values), file.name)
+		limit := smallest(values)
+		if most := c.mostProcesses(); most > 0 && limit >= most {
+			return warn("%d in %s, not less than the kernel has for the whole machine (%d)", limit, file.name, most)
+		}
+		return pass("%d in %s", limit, file.name)
 	case c.kubernetes:
 		// The limit sits on the pod's cgroup, which is not seen from here.
 		return warn("no limit in %s; the pod's own is not seen from inside", file.name)

@@ -5,19 +5,49 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
+
+	"imagelab/internal/sizes"
 )
 
 // isRuntimeFile says whether the mount is one of the files that engines make for
-// every container.
-func isRuntimeFile(point string) bool {
-	switch point {
-	case "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/termination-log", "/run/.containerenv":
-		return true
+// every container: it lies at one of these places and comes from where an engine or
+// the kubelet keeps such files, or from a tmpfs, as with Podman.
+func isRuntimeFile(m mount) bool {
+	switch m.point {
+	case "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/termination-log", "/run/.containerenv", "/etc/mtab":
+		return m.fstype == "tmpfs" || containerIn(m.root) != "" || strings.Contains(m.root, "/pods/") || strings.Contains(m.root, "/overlay-containers/") ||
+			strings.Contains(m.root, "/sandboxes/")
 	}
 	return false
+}
+
+// isForeignTmpfs says whether the tmpfs was there before the container, such as the
+// host's /run or /dev/shm. Engines give their own the source tmpfs or shm; one that
+// receives mounts ("master:1"), or of which a part is mounted, is another's. In
+// Kubernetes those are emptyDirs and secrets.
+func (c *container) isForeignTmpfs(m mount) bool {
+	if m.fstype != "tmpfs" || m.isMask() || c.kubernetes || m.point == "/dev" || isRuntimeFile(m) {
+		return false
+	}
+	if host, err := c.inHostNamespace("ipc"); m.point == "/dev/shm" && err == nil && host {
+		return false // it came with the namespace, which ipc-namespace is about
+	}
+	received := slices.ContainsFunc(m.optional, func(o string) bool { return strings.HasPrefix(o, "master:") })
+	dev, _ := c.mountAt("/dev")
+	switch {
+	case under(m.point, "/sys/fs/cgroup"):
+		return false
+	case m.device == dev.device:
+		return false // a part of the container's own /dev
+	case m.point == "/dev/shm" && c.exists("/.dockerenv"):
+		return received || m.source != "shm"
+	}
+	return received || m.root != "/" || m.source != "tmpfs" && m.source != "shm" && m.source != "none" && m.source != "udev"
 }
 
 // isSocket says whether the mount is a single socket: runtime-socket's business.
@@ -32,19 +62,22 @@ func writableMounts(c *container) verdict {
 	}
 	var points []string
 	for _, m := range c.mounts {
-		if m.readOnly() || m.isPseudo() || m.fstype == "tmpfs" || m.point == "/" || isRuntimeFile(m.point) || c.isSocket(m) {
+		if m.readOnly() || m.isPseudo() || m.fstype == "tmpfs" && !c.isForeignTmpfs(m) || m.point == "/" || isRuntimeFile(m) || c.isSocket(m) {
 			continue
 		}
 		points = append(points, m.point)
 	}
 	if len(points) > 0 {
-		return warn("rw in /proc/self/mountinfo: %s", strings.Join(firstFew(points), ", ")).at(points[0])
+		return warn("rw in /proc/self/mountinfo: %s", strings.Join(firstFew(points), ", ")).at(points...)
 	}
 	return pass("none among %s in /proc/self/mountinfo", plural(len(c.mounts), "mount"))
 }
 
+// tmpfsOptions: engines make /dev a tmpfs without noexec and have no option for it.
+// Where all else is read-only and the program is root, that is where a file can be
+// put and run.
 func tmpfsOptions(c *container) verdict {
-	return c.eachTmpfs(func(m mount) string {
+	v := c.eachTmpfs(func(m mount) string {
 		var missing []string
 		for _, option := range []string{"noexec", "nosuid", "nodev"} {
 			if !slices.Contains(m.options, option) {
@@ -56,16 +89,46 @@ func tmpfsOptions(c *container) verdict {
 		}
 		return m.point + " without " + strings.Join(missing, ", ")
 	}, fail)
+	root, _ := c.mountAt("/")
+	dev, mounted := c.mountAt("/dev")
+	if v.status != Pass && v.status != NotApplicable || !mounted || !root.readOnly() || dev.fstype != "tmpfs" || dev.readOnly() ||
+		slices.Contains(dev.options, "noexec") {
+		return v
+	}
+	if _, s := c.program(); s.err == nil {
+		if uid, err := s.value.effective("Uid"); err == nil && uid == 0 {
+			return warn("/dev is a tmpfs without noexec that uid 0 can write, in /proc/self/mountinfo; run as another user")
+		}
+	}
+	return v
 }
 
 // tmpfsSize: a size of 0 means no limit; without any it is half of the memory
-// of the host.
+// of the host. One above the memory limit limits nothing: it is charged to the
+// container, which dies before the tmpfs is full.
 func tmpfsSize(c *container) verdict {
+	most := int64(math.MaxInt64)
+	if total := c.hostMemory(); total > 0 {
+		most = total
+	}
+	if c.memory.err == nil {
+		most = min(most, c.memory.value.bytes)
+	}
+	hostIPC, _ := c.inHostNamespace("ipc")
 	return c.eachTmpfs(func(m mount) string {
+		most := most
+		if hostIPC && m.point == "/dev/shm" {
+			most = math.MaxInt64 // the host's, which ipc-namespace is about
+		}
 		for _, option := range m.super {
-			if size, ok := strings.CutPrefix(option, "size="); ok && strings.TrimRight(size, "kmg%") != "0" {
-				return ""
+			size, ok := strings.CutPrefix(option, "size=")
+			if !ok || strings.TrimRight(size, "kmg%") == "0" {
+				continue
 			}
+			if kib, err := strconv.ParseInt(strings.TrimSuffix(size, "k"), 10, 64); err == nil && strings.HasSuffix(size, "k") && kib > most>>10 {
+				return fmt.Sprintf("%s of %s, above the %s that memory may be", m.point, sizes.Memory(float64(kib<<10)), sizes.Memory(float64(most)))
+			}
+			return ""
 		}
 		return m.point + " without a size"
 	}, warn)
@@ -94,7 +157,7 @@ func (c *container) eachTmpfs(problem func(mount) string, found func(string, ...
 	}
 	switch {
 	case len(problems) > 0:
-		return found("%s in /proc/self/mountinfo", strings.Join(firstFew(problems), "; ")).at(points[0])
+		return found("%s in /proc/self/mountinfo", strings.Join(firstFew(problems), "; ")).at(points...)
 	case len(fine) == 0:
 		return notApplicable("no writable tmpfs in /proc/self/mountinfo")
 	}
@@ -156,20 +219,44 @@ func runtimeSocket(c *container) verdict {
 	found = slices.Compact(found)
 	switch {
 	case len(found) > 0:
-		return fail("socket %s", strings.Join(firstFew(found), ", ")).at(found[0])
+		return fail("socket %s", strings.Join(firstFew(found), ", ")).at(found...)
 	case len(others) > 0:
-		return warn("a socket of the host, whose is not known: %s", strings.Join(firstFew(others), ", ")).at(others[0])
+		return warn("a socket of the host, whose is not known: %s", strings.Join(firstFew(others), ", ")).at(others...)
 	}
 	return c.walked(pass("none at the known paths in %s", plural(looked, "mount")), unread)
 }
 
-// hostDirectories are the directories of a host that no container should have.
-// What mountinfo calls the root of a mount is relative to its own filesystem:
-// on a host with a separate /var, /var/lib/docker reads /lib/docker.
+// hostDirectories are the directories of a host that no container should have any
+// part of. What mountinfo calls the root of a mount is relative to its own
+// filesystem: on a host with a separate /var, /var/lib/docker reads /lib/docker.
 var hostDirectories = []string{
-	"/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sys", "/usr", "/bin", "/sbin", "/run",
-	"/var", "/var/run", "/var/lib", "/var/log", "/root", "/home",
-	"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet", "/lib/docker",
+	"/boot", "/dev", "/etc", "/proc", "/sys", "/root", "/home", "/run", "/var/run", "/var/spool/cron",
+	"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet", "/var/lib/rancher", "/var/lib/etcd",
+	"/lib/docker", "/lib/containerd", "/lib/containers", "/lib/kubelet", "/docker", "/containerd",
+}
+
+// hostTops are directories of a host that hold so much else that only they
+// themselves are sensitive, and not all below.
+var hostTops = []string{
+	"/", "/lib", "/lib32", "/lib64", "/libx32", "/usr", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/local", "/usr/local/bin", "/bin", "/sbin",
+	"/var", "/var/lib", "/var/log", "/var/spool", "/opt",
+}
+
+// hostPath is the root of the mount as a path of the host: btrfs puts the subvolume
+// in front.
+func (m mount) hostPath() string {
+	for _, option := range m.super {
+		volume, ok := strings.CutPrefix(option, "subvol=")
+		if !ok || volume == "/" || !under(m.root, volume) {
+			continue
+		}
+		rest := path.Clean("/" + strings.TrimPrefix(m.root, volume))
+		if base := strings.TrimPrefix(path.Base(volume), "@"); base == "home" {
+			return path.Join("/home", rest)
+		}
+		return rest
+	}
+	return m.root
 }
 
 // sensitiveHostMounts: what an engine mounts for itself and its volumes is told
@@ -194,9 +281,9 @@ func sensitiveHostMounts(c *container) verdict {
 	}
 	switch {
 	case len(sensitive) > 0:
-		return fail("%s in /proc/self/mountinfo", strings.Join(firstFew(append(sensitive, others...)), ", ")).at(points[0])
+		return fail("%s in /proc/self/mountinfo", strings.Join(firstFew(append(sensitive, others...)), ", ")).at(points...)
 	case len(others) > 0:
-		return warn("%s in /proc/self/mountinfo", strings.Join(firstFew(others), ", ")).at(points[0])
+		return warn("%s in /proc/self/mountinfo", strings.Join(firstFew(others), ", ")).at(points...)
 	}
 	return pass("none among %s in /proc/self/mountinfo", plural(len(c.mounts), "mount"))
 }
@@ -204,8 +291,11 @@ func sensitiveHostMounts(c *container) verdict {
 // hostMount says what of the host a mount is: Fail for a system directory, Warn
 // for another one, Pass for what belongs to the container.
 func (c *container) hostMount(m mount) (kind string, found Status) {
+	proc, _ := c.mountAt("/proc")
+	sys, _ := c.mountAt("/sys")
+	root := m.hostPath()
 	switch {
-	case m.point == "/" || isRuntimeFile(m.point) || isManaged(m) || m.isMask() || c.isSocket(m):
+	case m.point == "/" || isRuntimeFile(m) || c.isManaged(m) || m.isMask() || c.isSocket(m):
 		return "", Pass
 	case m.fstype == "devtmpfs":
 		if m.root == "/" {
@@ -214,30 +304,66 @@ func (c *container) hostMount(m mount) (kind string, found Status) {
 		return "", Pass // one node, which device-nodes judges
 	case m.fstype == "proc" && !under(m.point, "/proc"), m.fstype == "sysfs" && !under(m.point, "/sys"):
 		return "a second " + m.fstype, Fail
-	case m.fstype == "overlay" && m.root == "/":
+	case m.fstype == "proc" && m.device != proc.device, m.fstype == "sysfs" && m.device != sys.device:
+		return "the host's " + path.Join("/"+strings.TrimSuffix(m.fstype, "fs"), m.root), Fail
+	case strings.HasPrefix(m.fstype, "cgroup") && !under(m.point, "/sys/fs/cgroup"):
+		return "the host's cgroups", Fail
+	case m.fstype == "mqueue" && m.point != "/dev/mqueue":
+		return "message queues", Warn
+	case m.fstype == "overlay" && m.root == "/", m.fstype == "fuse.fuse-overlayfs" && m.root == "/":
 		return "the filesystem of a container", Fail
 	case m.isPseudo():
 		return "", Pass
-	case m.root == "/":
+	case m.fstype == "tmpfs":
+		return c.hostTmpfs(m)
+	case slices.Contains(networkFilesystems, m.fstype):
+		return "", Pass // a volume that lies elsewhere
+	case m.root == "/" || root == "/":
 		return c.wholeFilesystem(m)
-	case slices.Contains(hostDirectories, m.root):
-		return "the host's " + m.root, Fail
 	}
 	if data := c.engineData(); data != "" && (under(data, m.root) || under(m.root, data)) {
 		return "the engine's " + m.root, Fail
 	}
-	switch m.fstype {
-	case "nfs", "nfs4", "cifs", "smb3", "ceph":
-		return "", Pass // a volume that lies elsewhere
+	// In Kubernetes a part of another filesystem than the kubelet's is a part of a
+	// persistent volume.
+	hosts, mounted := c.mountAt("/etc/hosts")
+	if c.kubernetes && mounted && hosts.device != m.device {
+		return "", Pass
 	}
-	return "the host's " + m.root, Warn
+	if slices.Contains(hostTops, root) || slices.ContainsFunc(hostDirectories, func(dir string) bool { return under(root, dir) }) {
+		return "the host's " + root, Fail
+	}
+	return "the host's " + root, Warn
+}
+
+var networkFilesystems = []string{"nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "virtiofs", "fuse.glusterfs", "fuse.sshfs", "fuse.s3fs"}
+
+// hostTmpfs judges a tmpfs that came from outside: the host's /run has the
+// directories that systemd and the engines make there.
+func (c *container) hostTmpfs(m mount) (kind string, found Status) {
+	if !c.isForeignTmpfs(m) {
+		return "", Pass
+	}
+	n := 0
+	for _, name := range []string{"systemd", "udev", "docker.sock", "containerd", "docker", "dbus", "lock", "initctl"} {
+		if c.exists(path.Join(m.point, name)) {
+			n++
+		}
+	}
+	switch {
+	case n >= 2:
+		return "the host's /run", Fail
+	case m.root != "/":
+		return "the host's " + m.root + ", in memory", Warn
+	}
+	return "a tmpfs from outside", Warn
 }
 
 // wholeFilesystem judges a mount of the top of a filesystem: the host's root, or
 // a volume.
 func (c *container) wholeFilesystem(m mount) (kind string, found Status) {
 	switch m.fstype {
-	case "tmpfs", "ramfs", "nfs", "nfs4", "cifs", "smb3", "ceph":
+	case "ramfs":
 		return "", Pass
 	}
 	n := 0
@@ -258,10 +384,14 @@ func (c *container) wholeFilesystem(m mount) (kind string, found Status) {
 // isManaged says whether the mount lies where engines and kubelets keep
 // volumes and the files they make for a container: .../volumes/NAME/_data,
 // .../containers/ID/FILE, .../pods/UID/volumes/... Compose and Swarm put secrets
-// under /run/secrets.
-func isManaged(m mount) bool {
-	if strings.HasPrefix(m.point, "/run/secrets/") || m.point == "/sbin/docker-init" || path.Base(m.root) == "docker-init" {
+// under /run/secrets: a single file, from no directory of the host's system.
+func (c *container) isManaged(m mount) bool {
+	if m.point == "/sbin/docker-init" || path.Base(m.root) == "docker-init" {
 		return true
+	}
+	if strings.HasPrefix(m.point, "/run/secrets/") && !slices.ContainsFunc(hostDirectories, func(dir string) bool { return dir != "/home" && dir != "/root" && under(m.hostPath(), dir) }) {
+		info, err := c.stat(m.point)
+		return err != nil || !info.IsDir()
 	}
 	parts := strings.Split(m.root, "/")
 	for i, part := range parts {
@@ -299,17 +429,36 @@ func mountPropagation(c *container) verdict {
 	if c.mountLines.err != nil {
 		return unknown(c.mountLines.err)
 	}
+	// LXC and nspawn make the whole tree shared, among the container's own mounts.
+	root, _ := c.mountAt("/")
+	systemContainer := c.ownPeerGroup(root)
 	var shared []string
 	for _, m := range c.mounts {
 		// A slave ("master:1") only receives, and is the default.
-		if slices.ContainsFunc(m.optional, func(o string) bool { return strings.HasPrefix(o, "shared:") }) {
+		shares := slices.ContainsFunc(m.optional, func(o string) bool { return strings.HasPrefix(o, "shared:") })
+		if shares && !(systemContainer && c.ownPeerGroup(m)) {
 			shared = append(shared, m.point)
 		}
 	}
 	if len(shared) > 0 {
-		return fail("shared in /proc/self/mountinfo: %s", strings.Join(firstFew(shared), ", ")).at(shared[0])
+		return fail("shared in /proc/self/mountinfo: %s", strings.Join(firstFew(shared), ", ")).at(shared...)
 	}
 	return pass("none shared among %s in /proc/self/mountinfo", plural(len(c.mounts), "mount"))
+}
+
+// ownPeerGroup says whether the mount is shared and also a slave, or of a tree whose
+// root is: what is mounted in it then goes to the container's own mount namespaces
+// and not to the host, as with systemd inside of LXC and nspawn.
+func (c *container) ownPeerGroup(m mount) bool {
+	root, _ := c.mountAt("/")
+	return slices.ContainsFunc(root.optional, func(o string) bool { return strings.HasPrefix(o, "shared:") }) &&
+		(m.point == "/" || !c.isHostMount(m))
+}
+
+// isHostMount says whether the mount shows something of the host.
+func (c *container) isHostMount(m mount) bool {
+	_, found := c.hostMount(m)
+	return found != Pass
 }
 
 // procPathsMasked looks at mounts only: reading the files would not tell a mask
@@ -327,6 +476,12 @@ func procPathsMasked(c *container) verdict {
 
 	var bare, open []string
 	seen := 0
+	for _, m := range c.mounts {
+		// What is mounted writable over a part of /proc opens it again.
+		if m.fstype == "proc" && m.point != "/proc" && under(m.point, "/proc") && !m.readOnly() && !slices.Contains(readOnly, m.point) {
+			bare = append(bare, m.point)
+		}
+	}
 	for _, name := range slices.Concat(masked, readOnly, newer) {
 		if _, err := fs.Lstat(c.sys.FS, name[1:]); err != nil {
 			if errors.Is(err, fs.ErrNotExist) {
@@ -376,7 +531,7 @@ func sysfsReadOnly(c *container) verdict {
 	}
 	switch {
 	case len(writable) > 0:
-		return fail("rw in /proc/self/mountinfo: %s", strings.Join(firstFew(writable), ", ")).at(writable[0])
+		return fail("rw in /proc/self/mountinfo: %s", strings.Join(firstFew(writable), ", ")).at(writable...)
 	case n == 0:
 		return notApplicable("no sysfs and no cgroup filesystem is mounted")
 	}
@@ -448,6 +603,24 @@ func (c *container) devices() ([]device, error) {
 	return found, err
 }
 
+// mountedDevices lists the nodes outside of /dev that are mounted by themselves.
+func (c *container) mountedDevices() []device {
+	var found []device
+	for _, m := range c.mounts {
+		if m.isMask() || under(m.point, "/dev") || under(m.point, "/proc") || under(m.point, "/sys") {
+			continue
+		}
+		info, err := c.stat(m.point)
+		if err != nil || info.Mode()&fs.ModeDevice == 0 {
+			continue
+		}
+		if st, known := c.fileStat(info); known {
+			found = append(found, device{m.point, info.Mode()&fs.ModeCharDevice == 0, st.Major, st.Minor})
+		}
+	}
+	return found
+}
+
 // defaultDeviceRules are the lines of devices.list that every container has.
 var defaultDeviceRules = []string{
 	"b *:* m", "c *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm",
@@ -468,6 +641,14 @@ func deviceNodes(c *container) verdict {
 	devices, err := c.devices()
 	if err != nil {
 		return unknown(err)
+	}
+	inDev := len(devices)
+	devices = append(devices, c.mountedDevices()...)
+	if c.tree.err == nil {
+		devices = append(devices, c.tree.value.devices...)
+	}
+	if len(devices) == 0 {
+		return unknown(errors.New("/dev: no device in it, is it mounted?"))
 	}
 	var failed bool
 	var names []string
@@ -494,7 +675,7 @@ func deviceNodes(c *container) verdict {
 	}
 	var evidence []string
 	if len(nodes) > 0 {
-		evidence = append(evidence, "in /dev: "+strings.Join(firstFew(nodes), ", "))
+		evidence = append(evidence, strings.Join(firstFew(nodes), ", "))
 	}
 	if len(extra) > 0 {
 		evidence = append(evidence, "allowed in devices.list: "+strings.Join(firstFew(extra), ", "))
@@ -502,9 +683,9 @@ func deviceNodes(c *container) verdict {
 	text := strings.Join(evidence, "; ")
 	switch {
 	case failed:
-		return fail("%s", text).at(names[0])
+		return fail("%s", text).at(names...)
 	case len(evidence) > 0:
 		return warn("%s", text).at(cmp.Or(slices.Concat(names, []string{"DEVICE"})...))
 	}
-	return pass("only the usual ones among %s in /dev", plural(len(devices), "node"))
+	return pass("only the usual ones among %s in /dev and %d elsewhere", plural(inDev, "node"), len(devices)-inDev)
 }

@@ -1,20 +1,56 @@
 package audit
 
-import "strings"
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
 
 func userNamespace(c *container) verdict {
-	line, err := c.line("/proc/self/uid_map")
-	switch {
-	case err != nil:
+	const name = "/proc/self/uid_map"
+	data, err := c.line(name)
+	if err != nil {
 		return unknown(err)
-	case strings.Join(strings.Fields(line), " ") == "0 0 4294967295":
-		return warn("identity mapping in /proc/self/uid_map: uid 0 here is uid 0 on the host (an engine setting)")
 	}
-	return pass("remapped in /proc/self/uid_map")
+	for line := range strings.Lines(data) {
+		ids := strings.Fields(line) // first inside, first outside, how many
+		if len(ids) != 3 {
+			return unknown(fmt.Errorf("%s: %q is no mapping", name, line))
+		}
+		if ids[0] == "0" && ids[1] == "0" {
+			return warn("uid 0 here is uid 0 on the host in %s (an engine setting)", name)
+		}
+	}
+	if data == "" {
+		return unknown(errors.New(name + ": no mapping"))
+	}
+	return pass("uid 0 is another one outside in %s", name)
 }
 
-func pidNamespace(c *container) verdict { return c.namespace("pid", fail) }
-func ipcNamespace(c *container) verdict { return c.namespace("ipc", fail) }
+func pidNamespace(c *container) verdict {
+	v := c.namespace("pid", fail)
+	if v.status == Pass && c.foreignPID {
+		return warn("another container's: PID 1 has other mounts than the auditor (/proc/1/mountinfo)")
+	}
+	return v
+}
+
+// ipcNamespace: Docker mounts /dev/shm of a private namespace right after
+// /dev/mqueue, before all else, and one that came from outside among the binds.
+func ipcNamespace(c *container) verdict {
+	v := c.namespace("ipc", fail)
+	if v.status != Pass || c.kubernetes || !c.exists("/.dockerenv") {
+		return v
+	}
+	queue := slices.IndexFunc(c.mountLines.value, func(m mount) bool { return m.point == "/dev/mqueue" })
+	memory := slices.IndexFunc(c.mountLines.value, func(m mount) bool { return m.point == "/dev/shm" && m.source == "shm" })
+	if queue >= 0 && memory > queue+1 {
+		return warn("not the host's, but /dev/shm came from outside (/proc/self/mountinfo): shareable, or another container's")
+	}
+	return v
+}
+
 func utsNamespace(c *container) verdict { return c.namespace("uts", fail) }
 
 // cgroupNamespace only warns: it hides names, and engines on cgroup v1 share
@@ -37,7 +73,37 @@ func networkNamespace(c *container) verdict {
 			return warn("interface %s in /proc/self/net/dev, as on a host", name)
 		}
 	}
+	if id := c.otherContainer(); id != "" {
+		return warn("not the host's, but another container's: /etc/hosts is of container %s (/proc/self/mountinfo)", id[:12])
+	}
 	return v
+}
+
+// otherContainer returns the id of the container whose /etc/hosts this one has, as
+// those that share a network namespace do, where the own id is known and another.
+func (c *container) otherContainer() string {
+	hosts, mounted := c.mountAt("/etc/hosts")
+	id := containerIn(hosts.root)
+	if !mounted || id == "" {
+		return ""
+	}
+	for _, p := range c.cgroups.value {
+		if own := containerIn(p); own != "" && own != id {
+			return id
+		}
+	}
+	return ""
+}
+
+// containerIn returns the id of a container that is a part of the path, or "".
+func containerIn(name string) string {
+	for part := range strings.SplitSeq(name, "/") {
+		part = strings.TrimSuffix(strings.TrimPrefix(part, "docker-"), ".scope")
+		if isContainerID(part) {
+			return part
+		}
+	}
+	return ""
 }
 
 // namespace gives the verdict found where the namespace is the host's.
@@ -71,5 +137,5 @@ func (c *container) interfaces() ([]string, error) {
 // inHostNetwork says whether the network namespace is the host's, or looks so.
 func (c *container) inHostNetwork() bool {
 	s := networkNamespace(c).status
-	return s == Fail || s == Warn
+	return s == Fail || s == Warn && c.otherContainer() == ""
 }

@@ -1,44 +1,67 @@
 package audit
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"syscall"
 )
 
+// runAsNonRoot looks at the real, the effective, the saved and the filesystem uid:
+// a process takes any of the first three back without a right.
 func runAsNonRoot(c *container) verdict {
-	if c.subject.err != nil {
-		return unknown(c.subject.err)
+	name, s := c.program()
+	if s.err != nil {
+		return unknown(s.err)
 	}
-	uid, err := c.subject.value.effective("Uid")
-	switch {
-	case err != nil:
-		return unknown(err)
-	case uid == 0:
-		return fail("effective uid 0 in %s/status", c.subjectDir)
-	}
-	return pass("effective uid %d in %s/status", uid, c.subjectDir)
-}
-
-func nonRootGroup(c *container) verdict {
-	if c.subject.err != nil {
-		return unknown(c.subject.err)
-	}
-	gid, err := c.subject.value.effective("Gid")
+	uid, err := s.value.effective("Uid")
 	if err != nil {
 		return unknown(err)
 	}
-	groups, err := c.subject.value.ids("Groups")
+	ids, _ := s.value.ids("Uid")
+	switch {
+	case uid == 0:
+		return fail("effective uid 0 in %s/status", name)
+	case slices.Contains(ids, 0):
+		return fail("effective uid %d, but uid 0 among the real, saved and filesystem uids %v in %s/status", uid, ids, name)
+	}
+	return pass("effective uid %d in %s/status", uid, name)
+}
+
+func nonRootGroup(c *container) verdict {
+	name, s := c.program()
+	if s.err != nil {
+		return unknown(s.err)
+	}
+	gid, err := s.value.effective("Gid")
+	if err != nil {
+		return unknown(err)
+	}
+	ids, _ := s.value.ids("Gid")
+	groups, err := s.value.ids("Groups")
 	switch {
 	case err != nil:
 		return unknown(err)
 	case gid == 0:
-		return fail("primary group 0 in %s/status", c.subjectDir)
+		return fail("primary group 0 in %s/status", name)
+	case slices.Contains(ids, 0):
+		return fail("group 0 among the real, saved and filesystem gids %v in %s/status", ids, name)
 	case slices.Contains(groups, 0):
-		return fail("supplementary group 0 in %s/status", c.subjectDir)
+		return fail("supplementary group 0 in %s/status", name)
 	}
-	return pass("effective gid %d, groups %v in %s/status", gid, groups, c.subjectDir)
+	return pass("effective gid %d, groups %v in %s/status", gid, groups, name)
+}
+
+// program returns the /proc directory and the status of the process that the
+// container is for: behind an init that is its child.
+func (c *container) program() (string, part[status]) {
+	pid := c.mainProcess()
+	if pid == c.first {
+		return c.subjectDir, c.subject
+	}
+	return procDir(pid), parse(c, procDir(pid)+"/status", parseStatus)
 }
 
 func capabilitiesDropped(c *container) verdict {
@@ -147,13 +170,52 @@ func seccompFilter(c *container) verdict {
 	default:
 		return notApplicable("this kernel does not show Seccomp in %s/status", c.subjectDir)
 	}
-	if c.sys.Keyctl == nil || c.self.value["Seccomp"] != "2" {
+	if c.sys.Syscall == nil || c.self.value["Seccomp"] != "2" {
 		return unknown(errors.New("there is a filter, but the auditor does not run under it and cannot try it"))
 	}
-	if err := c.sys.Keyctl(); err == nil || errors.Is(err, syscall.EOPNOTSUPP) {
-		return warn("Seccomp 2 (filter) in %s/status, but keyctl(2) gets through: the profile allows what default profiles refuse", c.subjectDir)
+	caps, err := c.self.value.mask("CapBnd")
+	if err != nil {
+		return unknown(err)
 	}
-	return pass("Seccomp 2 (filter) in %s/status, and keyctl(2) is refused", c.subjectDir)
+	var refused, allowed []string
+	for _, call := range triedCalls {
+		if caps&call.granted != 0 {
+			continue
+		}
+		switch err := c.sys.Syscall(call.name); {
+		case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.ENOSYS):
+			refused = append(refused, call.name)
+		default:
+			allowed = append(allowed, call.name)
+		}
+	}
+	evidence := fmt.Sprintf("Seccomp 2 (filter) in %s/status; of %d calls that default profiles refuse, %d are refused (%s)",
+		c.subjectDir, len(refused)+len(allowed), len(refused), cmp.Or(strings.Join(refused, " "), "none"))
+	if len(allowed) > 0 {
+		evidence += ", allowed are " + strings.Join(allowed, " ")
+	}
+	if len(refused) <= len(allowed) {
+		return warn("%s", evidence)
+	}
+	return pass("%s", evidence)
+}
+
+// triedCalls are refused by the default profiles of Docker, containerd, Podman and
+// CRI-O (the last two allow keyctl alone), and so by most that were written to
+// refuse something. With a capability of granted these profiles allow the call.
+var triedCalls = []struct {
+	name    string
+	granted uint64
+}{
+	{"clock_settime", capSysTime},
+	{"kcmp", capSysPtrace},
+	{"keyctl", 0},
+	{"move_pages", capSysNice},
+	{"perf_event_open", capSysAdmin | capPerfmon},
+	{"quotactl", capSysAdmin},
+	{"set_mempolicy", capSysNice},
+	{"swapon", 0},
+	{"userfaultfd", 0},
 }
 
 // lsmLabel returns what AppArmor or SELinux says of the process, and where. A
@@ -214,6 +276,9 @@ func execNotElevated(c *container) verdict {
 	switch {
 	case err != nil:
 		return unknown(err)
+	case c.sys.EUID == 0 && uid != 0 && theirs&(capSetUID|capSetGID) == capSetUID|capSetGID && mine&^theirs == 0:
+		// What it was given for that shows nowhere, but exec was given no more.
+		return pass("the auditor runs as uid 0, PID 1 as uid %d, which it may have become by itself; the bounding set is within PID 1's", uid)
 	case c.sys.EUID == 0 && uid != 0:
 		return warn("the auditor runs as uid 0, PID 1 as uid %d", uid)
 	case mine&^theirs != 0:

@@ -98,10 +98,16 @@ var capabilityNames = [...]string{
 
 const (
 	capDACOverride    = 1 << 1
+	capSetGID         = 1 << 6
+	capSetUID         = 1 << 7
 	capNetBindService = 1 << 10
 	capSysModule      = 1 << 16
 	capSysRawIO       = 1 << 17
+	capSysPtrace      = 1 << 19
 	capSysAdmin       = 1 << 21
+	capSysNice        = 1 << 23
+	capSysTime        = 1 << 25
+	capPerfmon        = 1 << 38
 	// capDefault are the 14 that Docker and containerd grant.
 	capDefault = 0xa80425fb
 )
@@ -122,11 +128,13 @@ func capabilityList(mask uint64) []string {
 
 // mount is one line of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
 type mount struct {
+	device   string   // field 3: major:minor of the filesystem
 	root     string   // field 4: directory of the filesystem that is mounted
 	point    string   // field 5: where, as a clean absolute path
 	options  []string // field 6: of this mount; these decide ro or rw
 	optional []string // field 7: propagation, such as shared:1
 	fstype   string
+	source   string   // what mount(2) was given: a device, or any word
 	super    []string // options of the filesystem
 }
 
@@ -164,11 +172,13 @@ func parseMountinfo(data []byte) ([]mount, error) {
 			return nil, fmt.Errorf("line %d of mountinfo is not as proc_pid_mountinfo(5) says", len(mounts)+1)
 		}
 		mounts = append(mounts, mount{
+			device:   fields[2],
 			root:     unescape(fields[3]),
 			point:    path.Clean("/" + unescape(fields[4])),
 			options:  strings.Split(fields[5], ","),
 			optional: fields[6:end],
 			fstype:   fields[end+1],
+			source:   unescape(fields[end+2]),
 			super:    strings.Split(fields[end+3], ","),
 		})
 	}
@@ -211,6 +221,7 @@ type process struct {
 	pid, ppid int
 	comm      string // at most 15 bytes, and the process may change it
 	state     byte
+	started   uint64 // in clock ticks after boot; 0 where not known
 }
 
 // parseStat reads /proc/PID/stat (proc_pid_stat(5)). The name, in parentheses,
@@ -230,7 +241,11 @@ func parseStat(data []byte) (process, error) {
 	if err != nil {
 		return process{}, errors.New("stat is not as proc_pid_stat(5) says")
 	}
-	return process{pid: pid, ppid: ppid, comm: behind[:end], state: rest[0][0]}, nil
+	p := process{pid: pid, ppid: ppid, comm: behind[:end], state: rest[0][0]}
+	if len(rest) > 19 { // field 22, and the rest begins with field 3
+		p.started, _ = strconv.ParseUint(rest[19], 10, 64)
+	}
+	return p, nil
 }
 
 // limit is one line of /proc/PID/limits; -1 is unlimited.

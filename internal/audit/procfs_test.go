@@ -10,10 +10,10 @@ func TestParseStat(t *testing.T) {
 	for _, tc := range []struct {
 		stat, want string // want is "" for an error
 	}{
-		{"7 (sh) S 1 7 7 0\n", "{7 1 sh 83}"},
-		{"7 (sh) S 1", "{7 1 sh 83}"},
-		{"7 (a) b) (c) Z 1 1 1\n", "{7 1 a) b) (c 90}"},
-		{"7 () S 1 7\n", "{7 1  83}"},
+		{"7 (sh) S 1 7 7 0\n", "{7 1 sh 83 0}"},
+		{"7 (sh) S 1", "{7 1 sh 83 0}"},
+		{"7 (a) b) (c) Z 1 1 1\n", "{7 1 a) b) (c 90 0}"},
+		{"7 () S 1 7\n", "{7 1  83 0}"},
 		{"", ""},
 		{"7 sh S 1\n", ""},
 		{"7 ) sh ( S 1\n", ""},

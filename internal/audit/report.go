@@ -23,6 +23,9 @@ type Report struct {
 	Summary Summary   `json:"summary"`
 	Checks  []Result  `json:"checks"` // in the order of the table
 	Facts   Facts     `json:"facts"`
+	// PodSecurity is nil where a check that decides on it was not selected.
+	PodSecurity *PodSecurity `json:"pod_security,omitempty"`
+	Baseline    *Changes     `json:"baseline,omitempty"` // what changed, where there is one to compare with
 }
 
 // Result is the verdict of one check.
@@ -35,6 +38,9 @@ type Result struct {
 	Evidence   string   `json:"evidence"`             // what was read, where
 	Reason     string   `json:"reason,omitempty"`     // why it is not decided, or not in full
 	Incomplete int      `json:"incomplete,omitempty"` // files and directories that could not be read
+	Affected   []string `json:"affected,omitempty"`   // paths, mount points or variables, the first 100
+	More       int      `json:"more,omitempty"`       // how many of these there are beyond
+	Ignored    *Ignored `json:"ignored,omitempty"`    // why it does not count
 	Why        string   `json:"why"`
 	Fix        Fix      `json:"fix"`
 	References []string `json:"references"`
@@ -62,17 +68,6 @@ func (s *Summary) add(status Status) {
 	case NotApplicable:
 		s.NotApplicable++
 	}
-}
-
-// Failed says whether a check of at least that severity failed. A warning or an
-// unknown is no failure.
-func (r *Report) Failed(least Severity) bool {
-	for _, c := range r.Checks {
-		if c.Status == Fail && c.Severity >= least {
-			return true
-		}
-	}
-	return false
 }
 
 // WriteJSON writes the report as indented JSON, as docs/audit.schema.json

@@ -248,7 +248,7 @@ func TestFailed(t *testing.T) {
 	t.Parallel()
 	r := &Report{Checks: []Result{{Severity: Medium, Status: Fail}, {Severity: Critical, Status: Warn}, {Severity: Critical, Status: Unknown}}}
 	for severity, want := range map[Severity]bool{Info: true, Medium: true, High: false, Critical: false} {
-		if got := r.Failed(severity); got != want {
+		if got := r.failed(severity); got != want {
 			t.Errorf("Failed(%s) = %t, want %t", severity, got, want)
 		}
 	}

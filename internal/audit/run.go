@@ -67,20 +67,27 @@ func Run(ctx context.Context, sys *System, opts Options) (*Report, error) {
 		if !opts.selects(check.ID) {
 			continue
 		}
-		result := check.result(check.run(c))
+		v := notApplicable("nothing runs here: only the files of a directory are audited")
+		if !sys.Detached || check.walks && check.ID != "device-nodes" {
+			v = check.run(c)
+		}
+		result := check.result(v)
 		r.Checks = append(r.Checks, result)
 		r.Summary.add(result.Status)
 	}
+	r.PodSecurity = podSecurity(r.Checks)
 	return r, nil
 }
 
 // verdict is what a check's function returns.
 type verdict struct {
 	status     Status
-	evidence   string // what was read, where
-	reason     string // why it is not decided, or not in full
-	incomplete int    // files and directories that could not be read
-	subst      string // for MOUNT, PATH or VARIABLE in the fix
+	evidence   string   // what was read, where
+	reason     string   // why it is not decided, or not in full
+	incomplete int      // files and directories that could not be read
+	affected   []string // for MOUNT, PATH or VARIABLE in the fix, and how many more
+	more       int
+	limits     []string // pairs for strings.NewReplacer: a limit of the fix, and one that the measured use leaves room in
 }
 
 func pass(format string, args ...any) verdict {
@@ -103,24 +110,37 @@ func notApplicable(format string, args ...any) verdict {
 	return verdict{status: NotApplicable, reason: fmt.Sprintf(format, args...)}
 }
 
-// at sets the thing that the fix is about.
-func (v verdict) at(thing string) verdict {
-	v.subst = thing
+// at sets the things that the fix is about.
+func (v verdict) at(things ...string) verdict {
+	for _, thing := range things {
+		if thing = printable(thing); !slices.Contains(v.affected, thing) {
+			v.affected = append(v.affected, thing)
+		}
+	}
+	return v
+}
+
+// found sets what the walk has found as the things that the fix is about.
+func (v verdict) found(f *finding) verdict {
+	for _, s := range f.some {
+		v = v.at(s.path)
+	}
+	v.more = f.count - len(f.some)
 	return v
 }
 
 // result joins the check and its verdict. Names from the container may hold
 // anything, so control characters are escaped before they reach a terminal.
 func (c Check) result(v verdict) Result {
-	fix := c.Fix
-	if v.subst != "" {
-		thing := printable(v.subst)
-		fill := strings.NewReplacer("MOUNT", thing, "PATH", thing, "VARIABLE", thing).Replace
-		fix = Fix{Docker: fill(fix.Docker), Compose: fill(fix.Compose), Kubernetes: fill(fix.Kubernetes)}
+	fix := c.Fix.fill(v.affected)
+	if v.limits != nil {
+		r := strings.NewReplacer(v.limits...)
+		fix = Fix{Docker: r.Replace(fix.Docker), Compose: r.Replace(fix.Compose), Kubernetes: r.Replace(fix.Kubernetes)}
 	}
 	return Result{
 		ID: c.ID, Title: c.Title, Subject: c.Subject, Severity: c.Severity,
 		Status: v.status, Evidence: printable(v.evidence), Reason: printable(v.reason), Incomplete: v.incomplete,
+		Affected: v.affected, More: v.more,
 		Why: c.Why, Fix: fix, References: c.References,
 	}
 }

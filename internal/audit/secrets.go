@@ -16,7 +16,7 @@ func secretsInFiles(c *container) verdict {
 	}
 	t := c.tree.value
 	if t.secrets.count > 0 {
-		return c.walked(fail("%s", &t.secrets).at(t.secrets.first()), t.unreadDirs+t.unreadFiles)
+		return c.walked(fail("%s", &t.secrets).found(&t.secrets), t.unreadDirs+t.unreadFiles)
 	}
 	return c.walked(pass("none in %s", t.extent()), t.unreadDirs+t.unreadFiles)
 }
@@ -29,7 +29,7 @@ func secretIn(name string, data []byte) string {
 	}
 	kind := secretName(name)
 	// These names are also used for plain settings.
-	switch path.Base(name) {
+	switch base := path.Base(name); base {
 	case ".npmrc":
 		if !bytes.Contains(data, []byte("_auth")) && !bytes.Contains(data, []byte("_password")) {
 			return ""
@@ -40,6 +40,13 @@ func secretIn(name string, data []byte) string {
 		}
 	case "config.json":
 		if !bytes.Contains(data, []byte(`"auth"`)) {
+			return ""
+		}
+	default:
+		if isSettingsName(base) {
+			if setting := secretSetting(data); setting != "" {
+				return "setting " + setting
+			}
 			return ""
 		}
 	}
@@ -62,16 +69,67 @@ func secretName(name string) string {
 		}
 	}
 	switch {
-	case strings.HasPrefix(base, "id_") && path.Ext(base) == "": // not id_rsa.pub
+	case slices.Contains([]string{"id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_ecdsa_sk", "id_ed25519_sk"}, base):
 		return "ssh key by name"
-	case base == ".env", strings.HasPrefix(base, ".env."):
-		switch path.Ext(base) {
-		case ".example", ".sample", ".template", ".dist":
-			return ""
-		}
+	case isSettingsName(base) && strings.HasPrefix(base, ".env"):
 		return "environment file"
 	}
 	return ""
+}
+
+// isSettingsName says whether files of that name hold NAME=value or NAME: value.
+// An example is none.
+func isSettingsName(base string) bool {
+	switch path.Ext(base) {
+	case ".example", ".sample", ".template", ".dist", ".defaults", ".tmpl", ".md":
+		return false
+	case ".env":
+		return true
+	}
+	switch base {
+	case ".pgpass", ".my.cnf", "wp-config.php", "secrets.yml", "secrets.yaml", "application.properties",
+		"application.yml", "application-prod.properties", "appsettings.json", "appsettings.Production.json",
+		"settings.ini", "local.settings.json", "terraform.tfvars", "database.yml", "credentials.json":
+		return true
+	}
+	return strings.HasPrefix(base, ".env.")
+}
+
+// secretSetting returns the name of a setting in the file whose value is a secret,
+// or "". What a variable stands for is in another place.
+func secretSetting(data []byte) string {
+	for line := range bytes.Lines(data) {
+		text := strings.TrimSpace(string(line))
+		if text == "" || strings.HasPrefix(text, "#") || strings.HasPrefix(text, "//") || strings.HasPrefix(text, ";") {
+			continue
+		}
+		text = strings.TrimPrefix(text, "export ")
+		i := strings.IndexAny(text, "=:")
+		if i < 0 {
+			continue
+		}
+		name := strings.Trim(text[:i], ` \t"'`)
+		name = name[strings.LastIndexAny(name, ".: ")+1:]
+		value := strings.Trim(strings.TrimSpace(text[i+1:]), `"',;`)
+		if isPlaceholder(value) || strings.ContainsAny(name, " (){}<>") {
+			continue
+		}
+		if isSecret(name, value) {
+			return name
+		}
+	}
+	return ""
+}
+
+// isPlaceholder says whether the value only stands for a secret.
+func isPlaceholder(value string) bool {
+	lower := strings.ToLower(value)
+	for _, start := range []string{"$", "<", "{{", "%", "changeme", "change_me", "your"} {
+		if strings.HasPrefix(lower, start) {
+			return true
+		}
+	}
+	return strings.Trim(lower, "x*.") == "" || lower == "null" || lower == "none"
 }
 
 // tokenForms are prefixes that services give their tokens to make them known,
@@ -88,12 +146,32 @@ var tokenForms = []struct {
 	{"GitHub token", "ghu_", 36, alphanumerics},
 	{"GitHub token", "ghs_", 36, alphanumerics},
 	{"GitHub token", "ghr_", 36, alphanumerics},
+	{"GitHub token", "github_pat_", 50, alphanumerics + "_"},
 	{"GitLab token", "glpat-", 20, alphanumerics + "_-"},
+	{"GitLab token", "gldt-", 20, alphanumerics + "_-"},
 	{"Slack token", "xoxb-", 20, alphanumerics + "-"},
 	{"Slack token", "xoxp-", 20, alphanumerics + "-"},
 	{"Slack token", "xoxa-", 20, alphanumerics + "-"},
 	{"Slack token", "xoxs-", 20, alphanumerics + "-"},
 	{"Slack token", "xoxr-", 20, alphanumerics + "-"},
+	{"Slack webhook", "hooks.slack.com/services/T", 30, alphanumerics + "/"},
+	{"Stripe key", "sk_live_", 16, alphanumerics},
+	{"Stripe key", "sk_test_", 16, alphanumerics},
+	{"Stripe key", "rk_live_", 16, alphanumerics},
+	{"Google API key", "AIza", 35, alphanumerics + "_-"},
+	{"Google OAuth secret", "GOCSPX-", 28, alphanumerics + "_-"},
+	{"npm token", "npm_", 36, alphanumerics},
+	{"PyPI token", "pypi-AgEIcHlwaS5vcmc", 40, alphanumerics + "_-"},
+	{"SendGrid key", "SG.", 60, alphanumerics + "_-."},
+	{"OpenAI key", "sk-proj-", 40, alphanumerics + "_-"},
+	{"Anthropic key", "sk-ant-", 40, alphanumerics + "_-"},
+	{"DigitalOcean token", "dop_v1_", 64, alphanumerics},
+	{"Docker Hub token", "dckr_pat_", 27, alphanumerics + "_-"},
+	{"Hugging Face token", "hf_", 34, alphanumerics},
+	{"HashiCorp Vault token", "hvs.", 24, alphanumerics + "_-"},
+	{"Shopify token", "shpat_", 32, alphanumerics},
+	{"age key", "AGE-SECRET-KEY-1", 50, alphanumerics},
+	{"JSON Web Token", "eyJ", 60, alphanumerics + "_-."},
 }
 
 const (
@@ -122,8 +200,13 @@ func keyMaterial(data []byte) string {
 			for n < len(data)-at && strings.IndexByte(form.set, data[at+n]) >= 0 {
 				n++
 			}
-			// Amazon's documentation uses keys that end so.
-			if n >= form.min && !bytes.HasSuffix(data[at:at+n], []byte("EXAMPLE")) {
+			// A token ends where its set does, and Amazon's documentation uses keys that
+			// end in EXAMPLE.
+			token := data[at : at+n]
+			if form.prefix == "eyJ" && (bytes.Count(token, []byte(".")) != 2 || !bytes.Contains(token, []byte(".eyJ"))) {
+				continue
+			}
+			if n >= form.min && !bytes.HasSuffix(token, []byte("EXAMPLE")) {
 				return form.kind
 			}
 		}
@@ -170,20 +253,17 @@ func secretsInEnv(c *container) verdict {
 	found := secretNames(c.sys.Environ, c.sys.PublicEnv)
 	v := verdict{}
 	evidence := plural(len(c.sys.Environ), "variable") + " of the auditor"
-	if c.sys.PID != 1 && !c.hostPID {
-		name := c.subjectDir + "/environ"
-		data, err := c.read(name)
-		switch {
-		case err != nil && c.isBeside():
-			return unknown(err)
-		case err != nil:
-			v.incomplete = 1
-			v.reason = "PID 1's environment could not be read (" + err.Error() + "): what an entrypoint exported is not known"
-		default:
-			environ := strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
-			found = append(found, secretNames(environ, c.sys.PublicEnv)...)
-			evidence = fmt.Sprintf("%s and %d of PID 1", evidence, len(environ))
+	for _, pid := range c.withEnvironment() {
+		data, err := c.read(procDir(pid) + "/environ")
+		if err != nil {
+			v.incomplete++
+			v.reason = fmt.Sprintf("the environment of process %d could not be read (%v): "+
+				"what an entrypoint exported is not known", pid, err)
+			continue
 		}
+		environ := strings.Split(strings.TrimSuffix(string(data), "\x00"), "\x00")
+		found = append(found, secretNames(environ, c.sys.PublicEnv)...)
+		evidence = fmt.Sprintf("%s and %d of PID %d", evidence, len(environ), pid)
 	}
 	slices.Sort(found)
 	found = slices.Compact(found)
@@ -192,18 +272,26 @@ func secretsInEnv(c *container) verdict {
 		return v
 	}
 	v.status, v.evidence = Fail, "by name or form, the value is not shown: "+strings.Join(firstFew(found), ", ")
-	return v.at(found[0])
+	return v.at(found...)
 }
 
-// isBeside says whether the auditor runs in another container that shares the pid
-// namespace of the judged one, such as a Kubernetes ephemeral container. Mount ids
-// are unique, so the first line tells one mount namespace from another.
-func (c *container) isBeside() bool {
-	own, err1 := c.read("/proc/self/mountinfo")
-	theirs, err2 := c.read(c.subjectDir + "/mountinfo")
-	ownLine, _, _ := bytes.Cut(own, []byte("\n"))
-	theirLine, _, _ := bytes.Cut(theirs, []byte("\n"))
-	return err1 == nil && err2 == nil && !bytes.Equal(ownLine, theirLine)
+// withEnvironment returns the processes whose environment is the container's: the
+// first one, and its children where it is an init or a shell that may have exported
+// more.
+func (c *container) withEnvironment() []int {
+	if c.sys.PID == 1 || c.hostPID || c.first == 0 {
+		return nil
+	}
+	pids := []int{c.first}
+	if name := c.programName(c.first); isInit(name) || isShell(name) {
+		for _, child := range c.children(c.first) {
+			pids = append(pids, child)
+			if isShell(c.programName(child)) {
+				pids = append(pids, c.children(child)...)
+			}
+		}
+	}
+	return pids
 }
 
 // secretNames returns the names of variables that hold a secret.
@@ -218,27 +306,105 @@ func secretNames(environ, public []string) []string {
 	return names
 }
 
-// isSecret goes by the name, unless the value is none that a secret would have:
-// a path, a switch, a number. A URL with a password is one under any name.
+// isSecret goes by the words of the name and by the form of the value. A URL with a
+// password is a secret under any name, and so is a token that its provider marks.
 func isSecret(name, value string) bool {
-	if u, err := url.Parse(value); err == nil && u.User != nil {
-		if password, ok := u.User.Password(); ok && password != "" {
+	if hasURLPassword(value) || hasConnectionPassword(value) || keyMaterial([]byte(value)) != "" {
+		return true
+	}
+	if value == "" || !isSecretName(name) {
+		return false
+	}
+	_, err := strconv.ParseBool(value)
+	return err != nil && !isPath(value)
+}
+
+// isPath says whether the value is a path rather than a secret that begins with /.
+func isPath(value string) bool {
+	for _, dir := range []string{
+		"run", "var", "etc", "secrets", "mnt", "home", "root", "tmp", "opt", "usr", "app", "data", "srv", "vault", "config",
+	} {
+		if strings.HasPrefix(value, "/"+dir+"/") {
 			return true
 		}
 	}
-	lower := strings.ToLower(name)
-	if !slices.ContainsFunc([]string{"passw", "secret", "token", "apikey", "api_key", "access_key", "private_key", "credential"},
-		func(word string) bool { return strings.Contains(lower, word) }) {
+	return false
+}
+
+// hasURLPassword says whether the value is a URL with a password in it.
+func hasURLPassword(value string) bool {
+	u, err := url.Parse(value)
+	if err != nil || u.User == nil {
 		return false
 	}
-	if value == "" || strings.HasPrefix(value, "/") || strings.HasSuffix(lower, "_file") {
+	password, ok := u.User.Password()
+	return ok && password != "" && !strings.HasPrefix(password, "$")
+}
+
+// hasConnectionPassword says whether the value is a connection string such as
+// Server=db;User Id=sa;Password=x or host=db password=x.
+func hasConnectionPassword(value string) bool {
+	fields := strings.FieldsFunc(value, func(r rune) bool { return r == ';' || r == ' ' || r == '&' || r == '?' })
+	if len(fields) < 2 {
 		return false
 	}
-	if _, err := strconv.ParseBool(value); err == nil {
+	for _, field := range fields {
+		key, password, ok := strings.Cut(field, "=")
+		switch strings.ToLower(strings.TrimSpace(key)) {
+		case "password", "pwd", "accountkey", "sharedaccesskey":
+			if ok && strings.TrimSpace(password) != "" && !strings.HasPrefix(password, "$") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Words of names of variables, in upper case, as they stand between underscores.
+var (
+	secretWords = []string{
+		"PASSWORD", "PASSWD", "PASSPHRASE", "PASS", "PWD", "PW", "SECRET", "SECRETS", "TOKEN", "APIKEY",
+		"CREDENTIAL", "CREDENTIALS", "PASSWORDS", "TOKENS", "SECRETKEY", "ACCESSKEY", "PRIVATEKEY", "AUTHTOKEN",
+		"PGPASSWORD", "ACCESSTOKEN", "CLIENTSECRET", "PAT",
+	}
+	// keyOwners are the words after which KEY is a secret.
+	keyOwners = []string{
+		"APP", "ENCRYPTION", "ENCRYPT", "SIGNING", "SIGN", "MASTER", "API", "JWT", "STRIPE", "PRIVATE", "SECRET",
+		"ACCESS", "SESSION", "AUTH", "HMAC", "AES", "ACCOUNT", "STORAGE", "OPENAI", "SENDGRID", "MAILGUN", "COOKIE",
+		"CRYPTO", "DEPLOY", "LICENSE", "SERVICE", "WEBHOOK", "SSH",
+	}
+	// harmlessEnds make a name that of something about a secret.
+	harmlessEnds = []string{
+		"TTL", "NAME", "URL", "URI", "ISSUER", "POLICY", "PROVIDER", "BACKEND", "HASHER", "TYPE", "FILE", "PATH",
+		"DIR", "LENGTH", "SIZE", "LIMIT", "COUNT", "EXPIRY", "EXPIRES", "EXPIRATION", "LIFETIME", "TIMEOUT", "AGE",
+		"ENABLED", "REQUIRED", "ENDPOINT", "HOST", "PORT", "HEADER", "ALGORITHM", "ALG", "MODE", "MIN", "MAX",
+		"AUDIENCE", "REGION", "VERSION", "FORMAT", "PREFIX", "MANAGER", "STORE", "ROTATION", "ID", "INTERVAL",
+		"METHOD", "SCOPE", "SCOPES", "FIELD", "LOCATION", "DAYS", "HOURS", "SECONDS", "MINUTES", "CLASS",
+		"PARALLELISM", "ARN", "KEYID",
+	}
+)
+
+// isSecretName says whether the words of the name are those of a secret.
+func isSecretName(name string) bool {
+	words := strings.FieldsFunc(strings.ToUpper(name), func(r rune) bool { return r == '_' || r == '-' || r == '.' })
+	if len(words) == 0 || name == "PWD" || name == "OLDPWD" { // a shell's directories
 		return false
 	}
-	_, err := strconv.ParseFloat(value, 64)
-	return err != nil
+	if last := words[len(words)-1]; slices.Contains(harmlessEnds, last) {
+		return false
+	}
+	if words[0] == "MAX" || words[0] == "MIN" || words[0] == "NUM" {
+		return false
+	}
+	for i, word := range words {
+		switch {
+		case slices.Contains(secretWords, word):
+			return true
+		case word == "KEY" && i > 0 && slices.Contains(keyOwners, words[i-1]):
+			return true
+		}
+	}
+	return false
 }
 
 func serviceAccountToken(c *container) verdict {

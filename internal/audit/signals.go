@@ -37,6 +37,8 @@ func (c *container) withoutOwnPID1() (verdict, bool) {
 		return notApplicable("the auditor is PID 1, in the place of the container's program"), true
 	case c.hostPID:
 		return notApplicable("PID 1 is the host's init: not the container's own pid namespace"), true
+	case c.first == 0:
+		return notApplicable("PID 1 is another container's, and this one has no process but the auditor"), true
 	}
 	return verdict{}, false
 }
@@ -81,23 +83,24 @@ func (c *container) children(pid int) []int {
 // mainProcess returns the process that the container is for: PID 1, or the
 // first child of an init.
 func (c *container) mainProcess() int {
-	if isInit(c.programName(1)) {
-		if children := c.children(1); len(children) > 0 {
+	if isInit(c.programName(c.first)) {
+		if children := c.children(c.first); len(children) > 0 {
 			return children[0]
 		}
 	}
-	return 1
+	return c.first
 }
 
+// pid1Sigterm: behind an init, or in another container's pid namespace, the program
+// is no PID 1, and a signal without a handler has its default action, which is to
+// end it.
 func pid1Sigterm(c *container) verdict {
 	if v, stop := c.withoutOwnPID1(); stop {
 		return v
 	}
-	if c.subject.err != nil {
-		return unknown(c.subject.err)
-	}
-	if name := c.programName(1); isInit(name) {
-		return pass("PID 1 is %s, an init that forwards signals", name)
+	name, program := c.program()
+	if program.err != nil {
+		return unknown(program.err)
 	}
 	for _, set := range []struct {
 		field string
@@ -108,30 +111,39 @@ func pid1Sigterm(c *container) verdict {
 		{"SigCgt", pass, "SIGTERM has a handler"},
 		{"SigBlk", pass, "SIGTERM is blocked, as for signalfd(2)"},
 	} {
-		mask, err := c.subject.value.mask(set.field)
+		mask, err := program.value.mask(set.field)
 		if err != nil {
 			return unknown(err)
 		}
 		if mask&sigtermBit != 0 {
-			return set.yes("%s (%s in %s/status)", set.text, set.field, c.subjectDir)
+			return set.yes("%s (%s in %s/status)", set.text, set.field, name)
 		}
 	}
-	return fail("SIGTERM is neither handled nor blocked in %s/status, and PID 1 has no default action", c.subjectDir)
+	init := c.programName(c.first)
+	switch {
+	case c.mainProcess() != c.first:
+		return pass("%s forwards SIGTERM to a program that ends by it, in %s/status", init, name)
+	case isInit(init):
+		return pass("PID 1 is %s, an init that forwards signals", init)
+	case c.foreignPID:
+		return pass("not PID 1 of its namespace, so SIGTERM ends it, in %s/status", name)
+	}
+	return fail("SIGTERM is neither handled nor blocked in %s/status, and PID 1 has no default action", name)
 }
 
 func pid1NotShell(c *container) verdict {
 	if v, stop := c.withoutOwnPID1(); stop {
 		return v
 	}
-	if _, err := c.read("/proc/1/cmdline"); err != nil {
+	if _, err := c.read(c.subjectDir + "/cmdline"); err != nil {
 		return unknown(err)
 	}
-	pids := []int{1}
-	if isInit(c.programName(1)) {
+	pids := []int{c.first}
+	if isInit(c.programName(c.first)) {
 		if c.processes.err != nil {
 			return unknown(c.processes.err)
 		}
-		pids = append(pids, c.children(1)...)
+		pids = append(pids, c.children(c.first)...)
 	}
 	for _, pid := range pids {
 		name := c.programName(pid)
@@ -145,14 +157,14 @@ func pid1NotShell(c *container) verdict {
 		}
 		return fail("process %d is %s (/proc/%d/cmdline)", pid, name, pid)
 	}
-	return pass("PID 1 is %s (/proc/1/cmdline)", c.programName(1))
+	return pass("PID %d is %s (%s/cmdline)", c.first, c.programName(c.first), c.subjectDir)
 }
 
 // zombieReaping also names zombies whose parent lives: those are the parent's
 // fault and not PID 1's.
 func zombieReaping(c *container) verdict {
-	if c.hostPID {
-		return notApplicable("PID 1 is the host's init: not the container's own pid namespace")
+	if c.hostPID || c.foreignPID {
+		return notApplicable("PID 1 is not the container's own: it is in another's pid namespace, or in the host's")
 	}
 	if c.processes.err != nil {
 		return unknown(c.processes.err)

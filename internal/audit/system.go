@@ -17,15 +17,20 @@ type System struct {
 	// FileCapability reports whether the file has the extended attribute
 	// security.capability; the name is as for FS.
 	FileCapability func(name string) (bool, error)
-	// Keyctl makes the call keyctl(-1), which does nothing. Each default
-	// seccomp profile refuses keyctl; without a filter the error is EOPNOTSUPP.
-	Keyctl func() error
+	// Syscall makes one of the calls that the seccomp check tries, by name, with
+	// arguments that no kernel accepts. Without a filter the error says so, with one
+	// that refuses the call it is EPERM or whatever the filter gives.
+	Syscall func(name string) error
 	// LandlockABI returns the version of Landlock, 0 where the kernel has none.
 	LandlockABI func() (int, error)
 	// Sleep waits, or returns the error of ctx before that.
 	Sleep func(ctx context.Context, d time.Duration) error
 	// Now is the clock.
 	Now func() time.Time
+
+	// Detached means that FS is a tree of files in which nothing runs, and which
+	// nothing is mounted on. Only the checks on files then apply.
+	Detached bool
 
 	PID     int      // of the auditor
 	EUID    int      // of the auditor
@@ -37,6 +42,11 @@ type System struct {
 	// ImageBudget is the largest image that image-size only warns of, in bytes.
 	// 0 means 150 MB.
 	ImageBudget int64
+	// WalkTimeout bounds the walk over the root filesystem; what it has not reached is
+	// counted as unread. 0 means no bound.
+	WalkTimeout time.Duration
+	// Progress is told now and then how many files the walk has seen.
+	Progress func(files int)
 	// Variant names the image in the report.
 	Variant string
 	// Tool is the version of the program that runs the audit.

@@ -19,20 +19,24 @@ type TextOptions struct {
 	Width int  // columns; 0 means 80
 }
 
-// WriteText writes the report for a terminal: facts, then what failed, each with
-// its evidence and the lines that fix it, what warns, what is not known, the
-// rest by name, and the counts in the last line. Lines to copy are not wrapped.
+// WriteText writes the report for a terminal: the counts, the three worst findings,
+// and the lines that fix all of them at once; then the facts, and what failed, each
+// with its evidence and the lines that fix it, what warns, what is not known, the
+// rest by name, and the counts again in the last line, where a terminal stops. Lines
+// to copy are not wrapped.
 func WriteText(w io.Writer, r *Report, opts TextOptions) error {
 	t := text{width: opts.Width, color: opts.Color}
 	if t.width <= 0 {
 		t.width = 80
 	}
+	t.verdict(r)
+	t.together(append(r.with(Fail), r.with(Warn)...))
 	t.heading(r)
 	t.facts(r.Facts)
+	t.standing(r)
 	t.findings("FAILED", red, r.with(Fail))
 	t.findings("WARNINGS", yellow, r.with(Warn))
 	t.findings("NOT KNOWN", magenta, r.with(Unknown))
-	t.together(append(r.with(Fail), r.with(Warn)...))
 	t.names("PASSED", green, r, Pass)
 	t.names("NOT APPLICABLE", dim, r, NotApplicable)
 	t.summary(r)
@@ -75,6 +79,54 @@ func (t *text) paint(style, s string) string {
 	return "\x1b[" + style + "m" + s + "\x1b[0m"
 }
 
+// worst is how many findings stand at the top.
+const worst = 3
+
+// verdict writes the counts and the worst findings, those that do not count aside.
+func (t *text) verdict(r *Report) {
+	if r.LittleToSee() {
+		t.wrap(0, fmt.Sprintf("There was little to see: %d of %s could not be decided.", r.Summary.Unknown, plural(len(r.Checks), "check")))
+	}
+	t.out.WriteString(t.paint(bold+";"+r.Summary.style(), r.Summary.sentence(r)) + "\n")
+	top := slices.DeleteFunc(append(r.with(Fail), r.with(Warn)...), func(c Result) bool { return c.Ignored != nil })
+	for _, c := range top[:min(len(top), worst)] {
+		style := yellow
+		if c.Status == Fail {
+			style = red
+		}
+		t.out.WriteString("  " + t.paint(style, fmt.Sprintf("%-10s", c.Severity)))
+		line := []rune(c.ID + ": " + c.said())
+		if room := max(t.width-12, 20); len(line) > room {
+			line = append(line[:room-1], '…')
+		}
+		t.out.WriteString(string(line) + "\n")
+	}
+}
+
+// standing writes what is about the report as a whole: the Pod Security level and
+// what has changed since the baseline.
+func (t *text) standing(r *Report) {
+	if p := r.PodSecurity; p != nil {
+		level := p.Level
+		if p.Next != "" {
+			level += ", and not " + p.Next + " for " + strings.Join(p.Why, ", ")
+		}
+		t.labelled(2, "pods", 12, "Pod Security Standards: "+level)
+	}
+	if b := r.Baseline; b != nil {
+		for _, list := range []struct {
+			name    string
+			changes []Change
+		}{{"new", b.New}, {"gone", b.Gone}, {"changed", b.Changed}} {
+			var words []string
+			for _, c := range list.changes {
+				words = append(words, fmt.Sprintf("%s (%s, was %s)", c.ID, c.To, cmp.Or(string(c.From), "not there")))
+			}
+			t.labelled(2, list.name, 12, cmp.Or(strings.Join(words, ", "), "nothing")+" since the baseline")
+		}
+	}
+}
+
 func (t *text) heading(r *Report) {
 	words := []string{"imagelab audit"}
 	if r.Variant != "" {
@@ -83,7 +135,7 @@ func (t *text) heading(r *Report) {
 	if !r.Time.IsZero() {
 		words = append(words, r.Time.Format(time.RFC3339))
 	}
-	t.out.WriteString(t.paint(bold, strings.Join(words, " · ")) + "\n\n")
+	t.out.WriteString("\n" + t.paint(bold, strings.Join(words, " · ")) + "\n\n")
 }
 
 // labelled writes a label and wrapped text beside it.
@@ -136,6 +188,9 @@ func (t *text) findings(title, style string, results []Result) {
 		if r.Reason != "" {
 			t.labelled(indent, "note", width, r.Reason)
 		}
+		if r.Ignored != nil {
+			t.labelled(indent, "ignored", width, "until "+r.Ignored.Expires+": "+r.Ignored.Reason)
+		}
 		if r.Status == Unknown {
 			continue
 		}
@@ -159,6 +214,10 @@ func (t *text) together(results []Result) {
 	}
 	t.out.WriteString("\n" + t.paint(bold, "TOGETHER") + " for the service in compose.yaml (capitals and /app are yours to fill in)\n\n")
 	t.verbatim(4, "", 0, strings.Join(lines, "\n"))
+	if lines = kubernetesLines(results); len(lines) > 0 {
+		t.out.WriteString("\n" + t.paint(bold, "TOGETHER") + " for Kubernetes, a patch of the Deployment\n\n")
+		t.verbatim(4, "", 0, strings.Join(lines, "\n"))
+	}
 }
 
 // names lists the ids of a status by subject.
@@ -198,18 +257,22 @@ func subjects() []Subject {
 
 func (t *text) summary(r *Report) {
 	s := r.Summary
-	style := green
-	switch {
-	case s.Fail > 0:
-		style = red
-	case s.Warn > 0 || s.Unknown > 0:
-		style = yellow
-	}
 	t.out.WriteString("\n")
 	if note := r.aboutExec(); note != "" {
 		t.wrap(0, note)
 	}
-	t.out.WriteString(t.paint(bold+";"+style, s.sentence(r)) + "\n")
+	t.out.WriteString(t.paint(bold+";"+s.style(), s.sentence(r)) + "\n")
+}
+
+// style is red where something failed, amber where something is open.
+func (s Summary) style() string {
+	switch {
+	case s.Fail > 0:
+		return red
+	case s.Warn > 0 || s.Unknown > 0:
+		return yellow
+	}
+	return green
 }
 
 // aboutExec says why a report of the same container may count one check otherwise: only
@@ -326,6 +389,9 @@ func (f Facts) rows() [][2]string {
 		host = append(host, "no Landlock")
 	default:
 		host = append(host, fmt.Sprintf("Landlock ABI %d", *f.Host.LandlockABI))
+	}
+	if f.Host.Runtime != "" {
+		host = append(host, f.Host.Runtime)
 	}
 	if f.Host.Kubernetes {
 		host = append(host, "Kubernetes")

@@ -31,7 +31,7 @@ func TestFactsInWords(t *testing.T) {
 			" in 7 files · 3 executables · 3 shells · 1 package manager · 2 network clients · 2 apk packages\n",
 			"PID 1 sleep · uid 0 gid 0 · capabilities CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE NET_RAW SYS_CHROOT MKNOD AUDIT_WRITE SETFCAP · seccomp filter\n",
 			"memory without limit, ", " · CPU without limit · pids unlimited or not known · open files ",
-			"Landlock ABI 7\n", "\n  writable    /",
+			"Landlock ABI 7 · docker\n", "\n  writable    /",
 		}},
 		{"one capability more than the default", "hardened-scratch", func(f *fixture) { f.status("CapBnd", "0000000000007fff") }, []string{"· 15 capabilities ·"}},
 		{"packages and certificates", "root-alpine", func(f *fixture) {
@@ -41,7 +41,7 @@ func TestFactsInWords(t *testing.T) {
 			f.write("lib/apk/db/installed", "P:a\nP:b\n")
 		}, []string{"2 apk packages · 1 dpkg package · rpm database, not counted · 1 CA root\n"}},
 		{"Kubernetes", "kubernetes", func(f *fixture) { f.sys.LandlockABI = func() (int, error) { return 0, nil } },
-			[]string{"cgroup v2 · no Landlock · Kubernetes\n", "· cri-containerd.apparmor.d (enforce)\n"}},
+			[]string{"cgroup v2 · no Landlock · containerd · Kubernetes\n", "· cri-containerd.apparmor.d (enforce)\n"}},
 		{"nothing readable", "hardened-scratch", func(f *fixture) {
 			clear(f.files)
 			f.sys.LandlockABI = nil
@@ -131,8 +131,8 @@ func TestSummaryLine(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			want := "\x1b[1;" + tc.style + "m" + tc.want + "\x1b[0m\n"
-			if text := textOf(t, tc.r, TextOptions{Color: true}); !strings.HasSuffix(text, want) {
-				t.Errorf("the last line is %q, want %q", text[strings.LastIndex(strings.TrimSuffix(text, "\n"), "\n")+1:], want)
+			if text := textOf(t, tc.r, TextOptions{Color: true}); !strings.HasSuffix(text, want) || !strings.HasPrefix(text, want) {
+				t.Errorf("the first or the last line is %q, want %q", text[strings.LastIndex(strings.TrimSuffix(text, "\n"), "\n")+1:], want)
 			}
 		})
 	}
@@ -150,6 +150,71 @@ func TestTextWithoutFindings(t *testing.T) {
 	}
 	if strings.Contains(text, "m\x1b[0m") {
 		t.Errorf("a colour around nothing in %q", text)
+	}
+}
+
+// TestKubernetesPatch: each key once, those of the pod above those of the container,
+// and every thing that was found, with a name of its own.
+func TestKubernetesPatch(t *testing.T) {
+	t.Parallel()
+	f := load(t, "kubernetes")
+	hostNamespace("pid")(f)
+	f.mount("/a /d1 rw - ext4 /dev/root rw")
+	f.mount("/b /d2 rw - ext4 /dev/root rw")
+	f.status("CapBnd", "00000000a80425fb")
+	f.sub("proc/self/mountinfo", "/ / ro,", "/ / rw,")
+	text := textOf(t, f.run(), TextOptions{Width: 100})
+	_, patch, _ := strings.Cut(text, "TOGETHER for Kubernetes, a patch of the Deployment\n\n")
+	patch, _, _ = strings.Cut(patch, "\n\n")
+	keys := map[string]int{}
+	for line := range strings.Lines(patch) {
+		key, _, _ := strings.Cut(strings.TrimRight(line, "\n"), ":")
+		keys[key]++
+		if keys[key] > 1 && !strings.Contains(key, "- ") {
+			t.Errorf("%q is there twice:\n%s", key, patch)
+		}
+	}
+	for _, want := range []string{"          hostPID: false\n", "              capabilities: {drop: [ALL]}\n", "              readOnlyRootFilesystem: true\n",
+		"{name: NAME, mountPath: /d1, readOnly: true}", "{name: NAME2, mountPath: /d2, readOnly: true}"} {
+		if !strings.Contains(patch, want) {
+			t.Errorf("no %q in the patch:\n%s", want, patch)
+		}
+	}
+}
+
+// TestLimitsLeaveRoom: what a fix proposes is at least twice what is in use.
+func TestLimitsLeaveRoom(t *testing.T) {
+	t.Parallel()
+	for used, want := range map[int]string{1 << 20: "64", 32 << 20: "64", 33 << 20: "128", 300 << 20: "1024"} {
+		f := load(t, "kubernetes")
+		f.write("sys/fs/cgroup/memory.max", "max\n")
+		f.write("sys/fs/cgroup/memory.current", fmt.Sprint(used)+"\n")
+		fix := f.run().result(t, "memory-limit").Fix
+		if fix.Compose != "mem_limit: "+want+"m" || fix.Kubernetes != "resources: {limits: {memory: "+want+"Mi}}" || fix.Docker != "--memory "+want+"m" {
+			t.Errorf("with %d bytes in use: %+v, want %s MiB", used, fix, want)
+		}
+	}
+	f := load(t, "kubernetes")
+	f.write("sys/fs/cgroup/pids.current", "200\n")
+	if fix := f.run().result(t, "pids-limit").Fix; fix.Compose != "pids_limit: 512" {
+		t.Errorf("with 200 processes: %s, want 512", fix.Compose)
+	}
+}
+
+// TestTopOfTheReport: the counts, then the three worst findings that count, each in a
+// line.
+func TestTopOfTheReport(t *testing.T) {
+	t.Parallel()
+	r := &Report{Checks: []Result{
+		{ID: "w", Status: Warn, Severity: Critical}, {ID: "low", Status: Fail, Severity: Low, Evidence: strings.Repeat("long ", 40)},
+		{ID: "i", Status: Fail, Severity: Critical, Ignored: &Ignored{}}, {ID: "high", Status: Fail, Severity: High}, {ID: "p", Status: Pass, Severity: Critical},
+		{ID: "w2", Status: Warn, Severity: Low},
+	}}
+	lines := strings.Split(textOf(t, r, TextOptions{}), "\n")
+	for i, want := range []string{"6 checks:", "  high      high:", "  low       low: long", "  critical  w:", ""} {
+		if !strings.HasPrefix(lines[i], want) || utf8.RuneCountInString(lines[i]) > 80 && i > 0 {
+			t.Errorf("line %d = %q, want %q", i, lines[i], want)
+		}
 	}
 }
 
@@ -182,7 +247,7 @@ func TestTogether(t *testing.T) {
 func TestReportOfNames(t *testing.T) {
 	t.Parallel()
 	r := &Report{Variant: "\x1b[31mred", Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
-	if text := textOf(t, r, TextOptions{}); !strings.HasPrefix(text, `imagelab audit · \x1b[31mred · 2026-01-02T03:04:05Z`+"\n\n") {
+	if text := textOf(t, r, TextOptions{}); !strings.Contains(text, "\n"+`imagelab audit · \x1b[31mred · 2026-01-02T03:04:05Z`+"\n\n") {
 		t.Errorf("heading = %q", text[:60])
 	}
 	for name, want := range map[string]string{"A\xffB": `A\xffB`, "\x07bell": `\abell`, "long 名前": "long 名前", "zero\u200bwidth": `zero\u200bwidth`} {

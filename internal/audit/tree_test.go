@@ -50,7 +50,7 @@ func load(t *testing.T, posture string) *fixture {
 			return FileStat{Nlink: 1}, true
 		},
 		FileCapability: func(name string) (bool, error) { return f.caps[name], f.denied["xattr "+name] },
-		Keyctl:         func() error { return syscall.EPERM },
+		Syscall:        func(string) error { return syscall.EPERM },
 		LandlockABI:    func() (int, error) { return 7, nil },
 		Sleep:          func(ctx context.Context, d time.Duration) error { return ctx.Err() },
 		Now:            func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) },
@@ -318,3 +318,6 @@ func (d denyFS) Lstat(name string) (fs.FileInfo, error) {
 	}
 	return d.files.Lstat(name)
 }
+
+// failed is Fails for failures of a severity alone.
+func (r *Report) failed(least Severity) bool { return r.Fails(FailOn{Severity: least}) }

@@ -26,16 +26,19 @@ type tree struct {
 	capable       finding // with file capabilities
 	secrets       finding
 
-	unreadDirs  int // what is in them is missing everywhere
-	unreadFiles int // content not searched
-	unreadAttrs int // file capability not known
+	devices []device // nodes, at most maxPaths that are not the usual ones
+
+	cut         bool // the time was over before the walk was
+	unreadDirs  int  // what is in them is missing everywhere
+	unreadFiles int  // content not searched
+	unreadAttrs int  // file capability not known
 }
 
 // A finding is a number of files or directories, of which the first few are
 // kept.
 type finding struct {
 	count int
-	some  []found // at most maxPaths; by path, once the walk is over
+	some  []found // at most maxAffected; by path, once the walk is over
 }
 
 type found struct {
@@ -43,22 +46,23 @@ type found struct {
 	note string // may be empty
 }
 
-const maxPaths = 12
+// maxPaths is how many are shown in a line, maxAffected how many are kept.
+const (
+	maxPaths    = 12
+	maxAffected = 100
+)
 
 func (f *finding) add(name, note string) {
 	f.count++
-	if len(f.some) < maxPaths {
+	if len(f.some) < maxAffected {
 		f.some = append(f.some, found{"/" + name, note})
 	}
 }
 
-// first returns the path that a fix takes as its example.
-func (f *finding) first() string { return f.some[0].path }
-
 // String lists the paths, and says how many more there are.
 func (f *finding) String() string {
 	var list []string
-	for _, s := range f.some {
+	for _, s := range f.some[:min(len(f.some), maxPaths)] {
 		text := s.path
 		if s.note != "" {
 			text += " (" + s.note + ")"
@@ -66,7 +70,7 @@ func (f *finding) String() string {
 		list = append(list, text)
 	}
 	text := strings.Join(list, ", ")
-	if more := f.count - len(f.some); more > 0 {
+	if more := f.count - len(list); more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	return text
@@ -104,19 +108,35 @@ func (c *container) walk(ctx context.Context) error {
 	}
 	w.directory(".", root)
 
+	whole := ctx
+	if c.sys.WalkTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.sys.WalkTimeout)
+		defer cancel()
+	}
 	// A list instead of recursion, and directories in portions: neither depth
 	// nor width of the tree costs file descriptors or much memory.
 	pending := []string{"."}
 	for len(pending) > 0 {
-		if err := ctx.Err(); err != nil {
+		if err := whole.Err(); err != nil {
 			return err
+		}
+		if ctx.Err() != nil {
+			w.cut = true
+			w.unreadDirs += len(pending)
+			break
+		}
+		if c.sys.Progress != nil {
+			c.sys.Progress(w.files)
 		}
 		dir := pending[len(pending)-1]
 		pending, err = w.list(ctx, dir, pending[:len(pending)-1])
 		switch {
 		case err == nil, errors.Is(err, fs.ErrNotExist):
+		case whole.Err() != nil:
+			return whole.Err()
 		case ctx.Err() != nil:
-			return ctx.Err()
+			w.unreadDirs++
 		case dir == ".":
 			c.tree.err = readError("/", err)
 			return nil
@@ -180,6 +200,8 @@ func (w *walker) list(ctx context.Context, dir string, pending []string) ([]stri
 				w.link(name)
 			case info.Mode().IsRegular():
 				w.file(name, info)
+			case info.Mode()&fs.ModeDevice != 0 && len(w.devices) < maxPaths:
+				w.device(name, info)
 			}
 		}
 		if err == io.EOF {
@@ -198,6 +220,15 @@ func (w *walker) directory(name string, info fs.FileInfo) {
 			name = ""
 		}
 		w.worldWritable.add(name, "directory without the sticky bit")
+	}
+}
+
+// device keeps a node that has come with the image, or that an engine has put there.
+func (w *walker) device(name string, info fs.FileInfo) {
+	st, known := w.c.fileStat(info)
+	d := device{"/" + name, info.Mode()&fs.ModeCharDevice == 0, st.Major, st.Minor}
+	if known && d.status() != Pass {
+		w.devices = append(w.devices, d)
 	}
 }
 
@@ -241,7 +272,8 @@ func (w *walker) file(name string, info fs.FileInfo) {
 		w.worldWritable.add(name, "")
 	}
 	// A setgid file without g+x means mandatory locking, not a change of group.
-	if mode&fs.ModeSetuid != 0 || mode&fs.ModeSetgid != 0 && mode&0o010 != 0 {
+	// One that nobody may execute lifts nobody.
+	if mode&fs.ModeSetuid != 0 && mode&0o111 != 0 || mode&fs.ModeSetgid != 0 && mode&0o010 != 0 {
 		w.setuid.add(name, "")
 	}
 	if mode&0o111 != 0 && w.c.sys.FileCapability != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestWalkCounts(t *testing.T) {
@@ -150,5 +151,27 @@ func TestRootThatCannotBeLookedAt(t *testing.T) {
 	f.denied["lstat ."] = syscall.EIO
 	if got := f.run().result(t, "image-size"); got.Status != Unknown || !strings.HasPrefix(got.Reason, "/: ") {
 		t.Errorf("image-size = %s, %q, want unknown and the root as the reason", got.Status, got.Reason)
+	}
+}
+
+// TestWalkTimeout: what the walk has not reached is said with each verdict on it, and
+// the rest of the report is whole.
+func TestWalkTimeout(t *testing.T) {
+	t.Parallel()
+	f := load(t, "root-alpine")
+	f.sys.WalkTimeout = time.Nanosecond
+	seen := 0
+	f.sys.Progress = func(int) { seen++ }
+	r := f.run()
+	got := r.result(t, "setuid-files")
+	if got.Incomplete == 0 || !strings.Contains(got.Reason, "stopped after 1ns") {
+		t.Errorf("setuid-files = %s, incomplete %d, %q; want it to be incomplete for the time", got.Status, got.Incomplete, got.Reason)
+	}
+	if got := r.result(t, "run-as-non-root"); got.Status != Fail {
+		t.Errorf("run-as-non-root = %s, want what needs no walk", got.Status)
+	}
+	f.sys.WalkTimeout = time.Hour
+	if got := f.run().result(t, "setuid-files"); got.Incomplete != 0 || seen == 0 {
+		t.Errorf("within its time: incomplete %d, told %d times", got.Incomplete, seen)
 	}
 }

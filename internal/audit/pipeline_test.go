@@ -1,0 +1,197 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestPodSecurityLevel(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name, posture string
+		edit          func(*fixture)
+		level         string
+		why           []string
+	}{
+		{"hardened", "hardened-scratch", nil, "restricted", []string{}},
+		{"the default of an engine", "root-alpine", nil, "baseline", []string{"run-as-non-root", "capabilities-dropped", "no-new-privileges"}},
+		{"the host's network", "hardened-scratch", hostNamespace("net"), "privileged", []string{"network-namespace"}},
+		{"a directory of the host", "hardened-scratch", hostMount("/srv/app /d ro - ext4 /dev/vda rw"), "privileged", []string{"sensitive-host-mounts"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			f := load(t, tc.posture)
+			if tc.edit != nil {
+				tc.edit(f)
+			}
+			if got := f.run().PodSecurity; got == nil || got.Level != tc.level || !slices.Equal(got.Why, tc.why) {
+				t.Errorf("Pod Security = %+v, want %s for %v", got, tc.level, tc.why)
+			}
+		})
+	}
+}
+
+func TestPodSecurityNeedsItsChecks(t *testing.T) {
+	t.Parallel()
+	r, err := Run(t.Context(), load(t, "hardened-scratch").sys, Options{Skip: []string{"seccomp-filter"}})
+	if err != nil || r.PodSecurity != nil {
+		t.Errorf("Pod Security without the check of seccomp = %+v, %v, want none", r.PodSecurity, err)
+	}
+}
+
+// TestExceptionForPaths: one covers a finding only with each path that is affected.
+func TestExceptionForPaths(t *testing.T) {
+	t.Parallel()
+	f := load(t, "root-alpine")
+	f.file("bin/su", "04755", "\x7fELF")
+	f.file("bin/mount", "04755", "\x7fELF")
+	for _, tc := range []struct {
+		file string
+		want bool
+	}{
+		{"setuid-files /bin/su until 2026-01-02: x", false},
+		{"setuid-files /bin/su until 2026-01-02: x\nsetuid-files /bin/mount until 2026-01-02: x", true},
+		{"setuid-files until 2026-01-02: x", true},
+		{"setuid-files until 2026-01-01: x", false}, // the day before
+	} {
+		exceptions, err := ParseExceptions(strings.NewReader(tc.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := f.run()
+		r.Except(exceptions)
+		if got := r.result(t, "setuid-files").Ignored != nil; got != tc.want {
+			t.Errorf("%q: ignored %t, want %t", tc.file, got, tc.want)
+		}
+	}
+}
+
+// TestFailOn: warnings and unknowns count where they are asked for, from the severity on.
+func TestFailOn(t *testing.T) {
+	t.Parallel()
+	r := &Report{Checks: []Result{{Severity: Medium, Status: Warn}, {Severity: High, Status: Unknown}}}
+	for _, tc := range []struct {
+		on   FailOn
+		want bool
+	}{
+		{FailOn{}, false}, {FailOn{Warn: true}, true}, {FailOn{Severity: High, Warn: true}, false},
+		{FailOn{Unknown: true}, true}, {FailOn{Severity: Critical, Unknown: true}, false},
+	} {
+		if got := r.Fails(tc.on); got != tc.want {
+			t.Errorf("Fails(%+v) = %t, want %t", tc.on, got, tc.want)
+		}
+	}
+}
+
+// TestSARIFSaysEachVerdict by kind and level, and is what GitHub asks for beyond the
+// standard: a rule and a place for each result.
+func TestSARIFSaysEachVerdict(t *testing.T) {
+	t.Parallel()
+	f := load(t, "root-alpine")
+	f.deny("proc/1/limits")
+	f.file("a b/su", "04755", "\x7fELF")
+	r := f.run()
+	r.Except([]Exception{{ID: "shell-absent", Expires: "2999-01-01", Reason: "debugging"}})
+	var out bytes.Buffer
+	if err := WriteSARIF(&out, r); err != nil {
+		t.Fatal(err)
+	}
+	var log sarifLog
+	if err := json.Unmarshal(out.Bytes(), &log); err != nil {
+		t.Fatal(err)
+	}
+	run := log.Runs[0]
+	if len(run.Tool.Driver.Rules) != len(checks) || len(run.Results) != len(checks)-r.Summary.NotApplicable {
+		t.Errorf("%d rules and %d results, want %d and %d", len(run.Tool.Driver.Rules), len(run.Results), len(checks), len(checks)-r.Summary.NotApplicable)
+	}
+	want := map[string]string{"run-as-non-root": "fail error", "user-namespace": "fail warning", "pid-namespace": "pass none", "ulimits": "open none"}
+	for _, result := range run.Results {
+		if run.Tool.Driver.Rules[result.RuleIndex].ID != result.RuleID || len(result.Locations) == 0 || result.Message.Text == "" {
+			t.Errorf("result %+v has another rule, no place or no message", result)
+		}
+		if w, given := want[result.RuleID]; given && result.Kind+" "+result.Level != w {
+			t.Errorf("%s = %s %s, want %s", result.RuleID, result.Kind, result.Level, w)
+		}
+		if got := result.Suppressions != nil; got != (result.RuleID == "shell-absent") {
+			t.Errorf("%s: suppressed %t", result.RuleID, got)
+		}
+		if result.RuleID == "setuid-files" && result.Locations[0].Physical.Artifact.URI != "a%20b/su" {
+			t.Errorf("setuid-files at %+v, want a%%20b/su", result.Locations)
+		}
+	}
+}
+
+// TestJUnitCountsWhatItHas holds the numbers of each suite against its cases.
+func TestJUnitCountsWhatItHas(t *testing.T) {
+	t.Parallel()
+	f := load(t, "root-alpine")
+	f.deny("proc/1/limits")
+	f.file("bin/<&\"'\x01>", "04755", "\x7fELF")
+	r := f.run()
+	r.Except([]Exception{{ID: "shell-absent", Expires: "2999-01-01", Reason: "a & b"}})
+	for _, on := range []FailOn{{}, {Warn: true, Unknown: true}} {
+		var out bytes.Buffer
+		if err := WriteJUnit(&out, r, on); err != nil {
+			t.Fatal(err)
+		}
+		var suites struct {
+			Suites []struct {
+				Tests    int `xml:"tests,attr"`
+				Failures int `xml:"failures,attr"`
+				Skipped  int `xml:"skipped,attr"`
+				Cases    []struct {
+					Failure *struct{} `xml:"failure"`
+					Skipped *struct{} `xml:"skipped"`
+				} `xml:"testcase"`
+			} `xml:"testsuite"`
+		}
+		if err := xml.Unmarshal(out.Bytes(), &suites); err != nil {
+			t.Fatal(err)
+		}
+		total, failures, skipped := 0, 0, 0
+		for _, s := range suites.Suites {
+			n, bad, left := 0, 0, 0
+			for _, c := range s.Cases {
+				n++
+				if c.Failure != nil {
+					bad++
+				}
+				if c.Skipped != nil {
+					left++
+				}
+			}
+			if n != s.Tests || bad != s.Failures || left != s.Skipped {
+				t.Errorf("a suite says %d, %d, %d and has %d, %d, %d", s.Tests, s.Failures, s.Skipped, n, bad, left)
+			}
+			total, failures, skipped = total+n, failures+bad, skipped+left
+		}
+		wantFailures := r.Summary.Fail - 1
+		if on.Warn {
+			wantFailures += r.Summary.Warn
+		}
+		if total != len(checks) || failures != wantFailures || skipped != r.Summary.NotApplicable+1 {
+			t.Errorf("with %+v %d cases, %d failures, %d skipped; want %d, %d, %d", on, total, failures, skipped, len(checks), wantFailures, r.Summary.NotApplicable+1)
+		}
+	}
+}
+
+func TestRuntimeName(t *testing.T) {
+	t.Parallel()
+	for want, edit := range map[string]func(*fixture){
+		"docker":         func(f *fixture) { f.write(".dockerenv", "") },
+		"podman":         func(f *fixture) { f.write("run/.containerenv", "") },
+		"systemd-nspawn": func(f *fixture) { f.write("run/systemd/container", "systemd-nspawn\n") },
+		"lxc":            func(f *fixture) { f.mount("/proc/meminfo /proc/meminfo rw - fuse.lxcfs lxcfs rw") },
+		"":               func(f *fixture) {},
+	} {
+		f := load(t, "hardened-scratch")
+		edit(f)
+		if got := f.run().Facts.Host.Runtime; got != want {
+			t.Errorf("runtime = %q, want %q", got, want)
+		}
+	}
+}
