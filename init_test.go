@@ -251,7 +251,18 @@ var initCases = []struct {
 		! grep -hs '^State:.*Z' /proc/[0-9]*/status >/dev/null`)},
 	{"the command may close its standard streams", exits(7, "", "exec <&- >&- 2>&-; sleep 0.1; exit 7")},
 	{"one that is deaf to SIGTERM is killed in the end", signalled(syscall.SIGTERM, "trap '' TERM", 137)},
-	{"one that is stopped can still be stopped", signalled(syscall.SIGTERM, "trap 'exit 5' TERM; (sleep 0.1; : >$UP; kill -STOP $$) & wait; sleep 0.3", 5)},
+	{"one that is stopped can still be stopped", func(tr trial) error {
+		o, err := tr.start(nil, nil, "", "sh", "-c", "trap 'exit 5' TERM; kill -STOP $$; while :; do sleep 0.01; done")
+		if err != nil {
+			return err
+		}
+		tr.await(func() bool { return childIsStopped(o.cmd.Process.Pid) })
+		_ = o.cmd.Process.Signal(syscall.SIGTERM)
+		if code := o.code(3 * time.Second); code != 5 {
+			return fmt.Errorf("exit %d, want 5", code)
+		}
+		return nil
+	}},
 	{"what the command leaves behind may clean up", func(tr trial) error {
 		if _, err := tr.run("", "sh", "-c", `(trap 'sleep 0.2; echo clean >$OUT; exit' TERM; : >$UP; while :; do sleep 0.01; done) & while [ ! -e $UP ]; do sleep 0.01; done; exit 3`); err != nil {
 			return err

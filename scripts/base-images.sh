@@ -265,13 +265,13 @@ local_prometheus() {
 
 # The Debian base of the examples: what debootstrap makes.
 
-debian_official=$(sed -n 's/^ARG DEBIAN_IMAGE=//p' "$root/examples/gunicorn/Dockerfile")
+debian_official() { sed -n 's/^ARG DEBIAN_IMAGE=//p' "$root/examples/gunicorn/Dockerfile"; }
 
 name_debian() { echo "imagelab-base/debian:bookworm"; }
 
 note_debian() { echo ", by debootstrap: about a minute, once"; }
 
-inputs_debian() { echo "$debian_official" && cat "$0"; }
+inputs_debian() { debian_official && cat "$0"; }
 
 local_debian() {
 	need debootstrap "apt-get install debootstrap"
@@ -287,5 +287,5 @@ scratch_dir
 choose GO_IMAGE "$go_official" go
 choose ALPINE_IMAGE "$alpine_official" alpine
 choose PROMETHEUS_IMAGE "$prometheus_official" prometheus
-[ "${1:-}" != debian ] || choose DEBIAN_IMAGE "$debian_official" debian
+[ "${1:-}" != debian ] || choose DEBIAN_IMAGE "$(debian_official)" debian
 mv "$work/images.env" "$tools/images.env"
