@@ -16,10 +16,14 @@ func buildInfo() *debug.BuildInfo {
 		Deps: []*debug.Module{
 			{Path: "github.com/KimMachineGun/automemlimit", Version: "v1.0.1", Sum: "h1:a="},
 			{Path: "example.com/old", Version: "v2.0.0+incompatible", Sum: "h1:b="},
-			{Path: "example.com/gone", Version: "v1.0.0", Replace: &debug.Module{Path: "example.com/fork", Version: "v1.0.1", Sum: "h1:c="}},
+			{
+				Path: "example.com/gone", Version: "v1.0.0",
+				Replace: &debug.Module{Path: "example.com/fork", Version: "v1.0.1", Sum: "h1:c="},
+			},
 		},
 		Settings: []debug.BuildSetting{
-			{Key: "-ldflags", Value: "-s"}, {Key: "-tags", Value: "a,b"}, {Key: "GOARCH", Value: "arm"}, {Key: "GOARM", Value: "7"},
+			{Key: "-ldflags", Value: "-s"}, {Key: "-tags", Value: "a,b"},
+			{Key: "GOARCH", Value: "arm"}, {Key: "GOARM", Value: "7"},
 		},
 	}
 }
@@ -70,14 +74,16 @@ func TestSBOMSerialNumberFollowsTheContent(t *testing.T) {
 	if one != again || one == other {
 		t.Errorf("serial numbers %s and %s of the same, %s of another", one, again, other)
 	}
-	if !regexp.MustCompile(`^urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(one) {
+	version8 := regexp.MustCompile(`^urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
+	if !version8.MatchString(one) {
 		t.Errorf("serial number %s, want a UUID of version 8", one)
 	}
 }
 
 func TestSBOMSaysWhyThereIsNone(t *testing.T) {
 	t.Parallel()
-	if err := printSBOM(new(strings.Builder), nil, "v1"); err == nil || err.Error() != "sbom: the binary has no build info" {
+	err := printSBOM(new(strings.Builder), nil, "v1")
+	if err == nil || err.Error() != "sbom: the binary has no build info" {
 		t.Errorf("printSBOM without build info = %v", err)
 	}
 	full := errors.New("no space")
