@@ -169,6 +169,7 @@ func TestVersionIsTheSameEverywhere(t *testing.T) {
 	found := map[string]string{}
 	for file, pattern := range map[string]string{
 		"internal/early/early.go": `var Version = "` + version + `"`,
+		"scripts/build.sh":        `VERSION:-` + version + `}`,
 		"Makefile":                `VERSION := .*,` + version + `\)`,
 		"Dockerfile.scratch":      `(?s)ARG VERSION=` + version + `.*LABEL`,
 		"Dockerfile.alpine":       `(?s)ARG VERSION=` + version + `.*LABEL`,

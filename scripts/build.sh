@@ -5,7 +5,7 @@
 #     scripts/build.sh OUT [LINKER FLAG...]
 #
 # A relative OUT starts at the project's folder. VERSION and COMMIT go into the
-# binary; without the former it says what internal/early does. GOOS, GOARCH and GOARM name another machine that it is for.
+# binary. GOOS, GOARCH and GOARM name another machine that it is for.
 #
 # It shares nothing with the other scripts, as a Dockerfile copies it alone.
 set -eu
@@ -28,5 +28,5 @@ esac
 # HTTP/2 stays out too: the server speaks HTTP/1.1 only. So does what Go would tell of
 # the repository: a clone, an archive and a Dockerfile build the same bytes.
 CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags nethttpomithttp2 \
-	-ldflags "$* ${VERSION:+-X imagelab/internal/early.Version=$VERSION} -X main.commit=${COMMIT:-unknown}" \
+	-ldflags "$* -X imagelab/internal/early.Version=${VERSION:-v0.1.0} -X main.commit=${COMMIT:-unknown}" \
 	-o "$out" .
