@@ -1,5 +1,6 @@
-# The version goes into the binary and the images' labels.
-VERSION := $(or $(VERSION),$(shell git describe --tags --always --dirty 2>/dev/null),dev)
+# The version goes into the binary and the images' labels; the last is what they say
+# until there is a tag.
+VERSION := $(or $(VERSION),$(shell git describe --tags --dirty 2>/dev/null),v0.1.0)
 COMMIT := $(or $(COMMIT),$(shell git rev-parse --verify -q HEAD 2>/dev/null),unknown)
 export VERSION COMMIT
 

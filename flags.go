@@ -25,6 +25,7 @@ const (
 	modeAudit       mode = "audit"
 	modeCompare     mode = "compare"
 	modeVersion     mode = "version"
+	modeSBOM        mode = "sbom"
 	modeHelp        mode = "help"
 )
 
@@ -57,6 +58,7 @@ func newFlags(opts *options) *flag.FlagSet {
 	fs.Bool("healthcheck", false, "probe each `URL`, or this container's own server; print one line, exit 0 or 1")
 	fs.Bool("audit", false, "audit the container that this runs in; exit 1 if a check failed")
 	fs.Bool("compare", false, "put the containers side by side whose ops listeners are at each `[NAME=]URL`; exit 1 if one could not be asked")
+	fs.Bool("sbom", false, "print what is linked in, as CycloneDX JSON")
 	fs.Bool("version", false, "print version, commit and Go version")
 	fs.Bool("help", false, "print this; beside a mode, that mode's own flags")
 	opts.probe.Timeout = probe.DefaultTimeout
@@ -104,7 +106,7 @@ func parseFlags(args []string) (mode, options, error) {
 	}
 
 	chosen := []mode{}
-	for _, m := range []mode{modeHealthcheck, modeAudit, modeCompare, modeVersion, modeHelp} {
+	for _, m := range []mode{modeHealthcheck, modeAudit, modeCompare, modeSBOM, modeVersion, modeHelp} {
 		if f := fs.Lookup(string(m)); f.Value.String() == "true" {
 			chosen = append(chosen, m)
 		}

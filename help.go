@@ -117,6 +117,7 @@ func printHelp(w io.Writer, m mode) {
 		for _, other := range []mode{modeHealthcheck, modeAudit, modeCompare} {
 			h.entry("imagelab --"+string(other), manuals()[other].exits)
 		}
+		h.entry("imagelab --sbom", "0 printed. 1 could not be written, or the binary has no build info. 2 wrong command line.")
 	}
 	_, _ = io.WriteString(w, h.out.String())
 }
@@ -167,7 +168,7 @@ func (h *help) wrap(indent int, s string) {
 
 // modes writes the flags that are modes.
 func (h *help) modes() {
-	h.flags("Modes; each but the last two has more to say with --help behind it", func(of []mode) bool { return of == nil })
+	h.flags("Modes; each of the first three has more to say with --help behind it", func(of []mode) bool { return of == nil })
 }
 
 // flags writes the flags of the modes that belong there.

@@ -56,6 +56,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return auditMode(ctx, opts.audit, opts.format, environ, stdout, stderr)
 	case mode == modeCompare:
 		return compareMode(ctx, opts.peers, opts.format, environ, stdout, stderr)
+	case mode == modeSBOM:
+		return sbomMode(stdout, stderr)
 	case mode == modeVersion:
 		printVersion(stdout)
 		return exitOK

@@ -83,8 +83,8 @@ func TestCompareAgainstLiars(t *testing.T) {
 		{"JSON of other types", with(honest("x"), "/audit", sends(`{"schema":1,"checks":7}`)), "/audit is not what an imagelab serves"},
 		{"half a report", with(honest("x"), "/audit", sends(`{"schema":1,`)), "/audit is not what an imagelab serves"},
 		{"nothing", with(honest("x"), "/audit", sends("")), "/audit is not what an imagelab serves"},
-		{"an older report", with(honest("x"), "/audit", sends(`{"schema":0}`)), "/audit has schema 0, and imagelab dev reads 1: use the same version for both"},
-		{"newer facts", with(honest("x"), "/snapshot", sends(`{"schema":3}`)), "/snapshot has schema 3, and imagelab dev reads 2"},
+		{"an older report", with(honest("x"), "/audit", sends(`{"schema":0}`)), "/audit has schema 0, and imagelab v0.1.0 reads 1: use the same version for both"},
+		{"newer facts", with(honest("x"), "/snapshot", sends(`{"schema":3}`)), "/snapshot has schema 3, and imagelab v0.1.0 reads 2"},
 		{"redirect", with(honest("x"), "/audit", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, elsewhere+"/audit", http.StatusFound)
 		}), "/audit redirects to \"" + elsewhere + "/audit\", which is not followed"},

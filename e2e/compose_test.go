@@ -52,6 +52,10 @@ type composeFile struct {
 		CPUs            float64 `json:"cpus"`
 		Volumes         []struct{ Type, Source string }
 		HealthCheck     *struct{ Test []string }
+		Ports           []struct {
+			HostIP string `json:"host_ip"`
+			Target int
+		}
 	}
 	Secrets map[string]struct{ File string }
 }
@@ -377,6 +381,41 @@ func plainCompose(t *testing.T) []string {
 	}
 	leaveOut(t, "no Docker Compose: scripts/compose.sh makes one")
 	return nil
+}
+
+func TestComposePublishesForThisMachineAlone(t *testing.T) {
+	t.Parallel()
+	needEngine(t)
+	for _, tc := range []struct {
+		name, app string
+		environ   []string
+	}{
+		{"unless asked otherwise", "127.0.0.1", nil},
+		{"the ops ports always", "0.0.0.0", []string{"PUBLISH_ADDRESS=0.0.0.0"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			cmd := composeCommand(t, "config", "--format", "json")
+			cmd.Env = environ(tc.environ...)
+			services := readCompose(t, cmd).Services
+			for name, service := range services {
+				for _, port := range service.Ports {
+					want := "127.0.0.1"
+					if port.Target == 8000 {
+						want = tc.app
+					}
+					if port.HostIP != want {
+						t.Errorf("%s: port %d is published on %q, want %s", name, port.Target, port.HostIP, want)
+					}
+				}
+			}
+			for _, variant := range variants {
+				if len(services[variant].Ports) != 2 {
+					t.Errorf("%s publishes %d ports, want 2", variant, len(services[variant].Ports))
+				}
+			}
+		})
+	}
 }
 
 func TestComposeFileNeedsNothingOfTheScripts(t *testing.T) {

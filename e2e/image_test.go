@@ -142,7 +142,7 @@ func TestImageConfiguration(t *testing.T) {
 			}
 			for _, name := range []string{
 				"org.opencontainers.image.title", "org.opencontainers.image.description", "org.opencontainers.image.version",
-				"org.opencontainers.image.revision", "org.lab.login", "org.lab.token",
+				"org.opencontainers.image.revision", "org.opencontainers.image.licenses", "org.lab.login", "org.lab.token",
 			} {
 				if config.Labels[name] == "" {
 					t.Errorf("label %s is missing", name)
@@ -257,7 +257,8 @@ func TestBuild(t *testing.T) {
 		cmd := composeCommand(t, "-p", newName(), "--project-directory", copied,
 			"-f", filepath.Join(copied, "compose.yaml"), "-f", filepath.Join(copied, "override.yaml"),
 			"--progress", "plain", "build", "scratch", "alpine")
-		cmd.Env = environ("SECRET="+inEnvironment, "LAB_LOGIN=someone", "LAB_TOKEN=t-1", "VERSION=v9.8.7", "COMMIT=abcdef")
+		cmd.Env = environ("SECRET="+inEnvironment, "LAB_LOGIN=someone", "LAB_TOKEN=t-1", "VERSION=v9.8.7", "COMMIT=abcdef",
+			"SOURCE=https://example.com/source", "DOCUMENTATION=https://example.com/docs")
 		stdout, stderr, err := execute(t, cmd)
 		if err != nil {
 			t.Fatalf("compose build: %v\n%s%s", err, stdout, stderr)
@@ -271,6 +272,8 @@ func TestBuild(t *testing.T) {
 		for name, want := range map[string]string{
 			"org.lab.login": "someone", "org.lab.token": "t-1",
 			"org.opencontainers.image.version": "v9.8.7", "org.opencontainers.image.revision": "abcdef",
+			"org.opencontainers.image.source": "https://example.com/source", "org.opencontainers.image.documentation": "https://example.com/docs",
+			"org.opencontainers.image.licenses": "MIT",
 		} {
 			if labels[name] != want {
 				t.Errorf("%s: label %s = %q, want %q", variant, name, labels[name], want)

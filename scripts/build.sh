@@ -25,7 +25,8 @@ case $(go env GOARCH) in
 amd64 | arm64 | arm) set -- "$@" -E early_entry ;;
 esac
 
-# HTTP/2 stays out too: the server speaks HTTP/1.1 only.
-CGO_ENABLED=0 go build -trimpath -tags nethttpomithttp2 \
-	-ldflags "$* -X imagelab/internal/early.Version=${VERSION:-dev} -X main.commit=${COMMIT:-unknown}" \
+# HTTP/2 stays out too: the server speaks HTTP/1.1 only. So does what Go would tell of
+# the repository: a clone, an archive and a Dockerfile build the same bytes.
+CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags nethttpomithttp2 \
+	-ldflags "$* -X imagelab/internal/early.Version=${VERSION:-v0.1.0} -X main.commit=${COMMIT:-unknown}" \
 	-o "$out" .

@@ -19,7 +19,7 @@ import (
 
 // Version is the program's, for the User-Agent. Set by the linker:
 // -X imagelab/internal/early.Version=….
-var Version = "dev"
+var Version = "v0.1.0"
 
 // patience bounds each wait here. Who needs longer can wait for the rest of the
 // program, which then minds --timeout.
