@@ -241,7 +241,7 @@ func stayOpen(text string) func(net.Conn, string) {
 
 func TestRunSendsWhatIsAsked(t *testing.T) {
 	t.Parallel()
-	const own = "Host: ADDR\r\nUser-Agent: imagelab-healthcheck/dev\r\nAccept: */*\r\nConnection: close\r\n"
+	const own = "Host: ADDR\r\nUser-Agent: imagelab-healthcheck/v0.1.0\r\nAccept: */*\r\nConnection: close\r\n"
 	for _, tc := range []struct {
 		name string
 		opts probe.Options
