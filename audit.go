@@ -10,6 +10,7 @@ import (
 	"math"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -271,7 +272,10 @@ func (a *auditor) first(ctx context.Context) {
 	if a.system.OnHost() {
 		return
 	}
-	if report, err := a.run(ctx); err == nil {
+	report, err := a.run(ctx)
+	// The walk of a large image takes memory that nothing else will need.
+	debug.FreeOSMemory()
+	if err == nil {
 		s := report.Summary
 		a.log.Info("audited", "pass", s.Pass, "fail", s.Fail, "warn", s.Warn, "unknown", s.Unknown, "not_applicable", s.NotApplicable)
 	}
