@@ -377,9 +377,9 @@ func (c *command) replace(g *generation) *generation {
 		return nil
 	}
 	if !c.await(next, g) {
-		if isClosed(c.stopping) { // both end at once; attend sees to the new one
-			c.retiring.Go(func() { c.finish(g) })
-			return next
+		if isClosed(c.stopping) { // both end at once; attend sees to the old one
+			c.retiring.Go(func() { c.finish(next) })
+			return nil
 		}
 		<-next.Done()
 		c.bury(next)

@@ -421,6 +421,49 @@ func TestReloadThatFailsKeepsTheOldGeneration(t *testing.T) {
 	eventually(t, "next generation", func() bool { return in.pid(t) != old })
 }
 
+func TestCrashDuringAReload(t *testing.T) {
+	t.Parallel()
+	in := startBefore(t, []string{"-late", "500ms"})
+	old := in.pid(t)
+	in.signal(t, syscall.SIGHUP)
+	eventually(t, "second start", func() bool { return in.metric(t, "imagelab_command_generation") == "2" })
+	_ = syscall.Kill(old, syscall.SIGKILL)
+	if got := in.pid(t); got == old { // waits for the new one
+		t.Errorf("pid = %d, want that of the new generation", got)
+	}
+	in.awaitState(t, "ready")
+	in.signal(t, syscall.SIGHUP)
+	eventually(t, "third start", func() bool { return in.metric(t, "imagelab_command_generation") == "3" })
+	in.awaitState(t, "ready")
+	in.signal(t, syscall.SIGTERM)
+	if code := in.wait(t); code != 0 {
+		t.Errorf("exit %d, want 0", code)
+	}
+}
+
+func TestStopDuringAReload(t *testing.T) {
+	t.Parallel()
+	slow := filepath.Join(t.TempDir(), "slow")
+	script := `if [ -e "$0" ]; then exec sleep 1000; fi; : >"$0"; exec "$1" "$2"`
+	in := startCommand(t, []string{"sh", "-c", script, slow, os.Args[0], testProgram}, "IMAGELAB_UPSTREAM=auto")
+	in.awaitState(t, "ready")
+	in.signal(t, syscall.SIGHUP)
+	eventually(t, "second start", func() bool { return in.metric(t, "imagelab_command_generation") == "2" })
+	answer := make(chan error, 1)
+	go func() {
+		resp, err := client().Get(in.app + "/slow?for=300ms")
+		if err == nil {
+			resp.Body.Close()
+		}
+		answer <- err
+	}()
+	eventually(t, "request in flight", func() bool {
+		return in.metric(t, `imagelab_http_requests_in_flight{route="upstream",server="app"}`) == "1"
+	})
+	in.signal(t, syscall.SIGTERM)
+	in.checkWholeStop(t, answer) // with the code of the one that served, and not of the one that never did
+}
+
 func TestStopWithAFrontLosesNoRequest(t *testing.T) {
 	t.Parallel()
 	for name, flags := range map[string][]string{"a port": nil, "a unix socket": {"-socket", filepath.Join(t.TempDir(), "s")}} {

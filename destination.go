@@ -77,10 +77,11 @@ func (d *destination) release() {
 }
 
 // retire ends the destination: it takes no more requests, and those that wait for it to
-// accept ask the backend again. The channel is closed when its last request has ended. It
-// is called once.
+// accept ask the backend again. The channel is closed when its last request has ended.
 func (d *destination) retire() <-chan struct{} {
-	d.retired.Store(true)
+	if d.retired.Swap(true) {
+		return d.quiet // it is over, or about to be
+	}
 	close(d.quit)
 	if d.inFlight.Load() == 0 {
 		d.closing.Do(d.end)
