@@ -253,21 +253,28 @@ func (c *command) launch(reason string) (*generation, error) {
 		g.to = newDestination(c.pool(g.addr.network, g.addr.address))
 		env = withPort(env, g.addr)
 	}
-	p, err := c.owner.Start(supervise.Command{Args: c.args, Env: env})
-	if err != nil {
+	if err := c.begin(g, env); err != nil {
 		return nil, err
 	}
-	g.Process = p
-	c.mu.Lock()
-	c.number++
-	g.number = c.number
-	c.latest = g
-	c.live = append(c.live, g)
-	c.mu.Unlock()
 	c.metrics.starts.WithLabelValues(reason).Inc()
 	c.log.Info("the command has started", "pid", g.Pid, "generation", g.number, "reason", reason, "upstream", g.addr.address)
 	go c.watch(g)
 	return g, nil
+}
+
+// begin starts the process of a generation. A signal that comes meanwhile waits for it.
+func (c *command) begin(g *generation, env []string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, err := c.owner.Start(supervise.Command{Args: c.args, Env: env})
+	if err != nil {
+		return err
+	}
+	c.number++
+	g.Process, g.number = p, c.number
+	c.latest = g
+	c.live = append(c.live, g)
+	return nil
 }
 
 // removeStale removes the file of a Unix socket on which nobody listens any more: a command

@@ -116,14 +116,20 @@ func (p *passage) unblockBody() {
 	_ = http.NewResponseController(p.w).SetReadDeadline(time.Unix(1, 0))
 }
 
-// serve passes the request on, a second time if nothing can have come of the first.
+// mostTries is how often a request is sent at most.
+const mostTries = 3
+
+// serve passes the request on, a second time if nothing can have come of the first. A kept
+// connection that had ended does not count: a program that dies closes those as well as the
+// one after them.
 func (p *passage) serve() {
 	if p.r.ContentLength > p.f.maxBody {
 		p.refuseLength()
 		return
 	}
 	p.request()
-	for second := false; ; second = true {
+	failed := 0 // on new connections
+	for tries := 1; ; tries++ {
 		err := p.send()
 		if err == nil {
 			var status int
@@ -132,7 +138,11 @@ func (p *passage) serve() {
 				return
 			}
 		}
-		if second || !p.mayRepeat(err) {
+		var failure *upstream.Error
+		if !errors.As(err, &failure) || !failure.Reused {
+			failed++
+		}
+		if failed > 1 || tries == mostTries || !p.mayRepeat(err) {
 			p.refuse(err)
 			return
 		}

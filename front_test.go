@@ -257,6 +257,11 @@ func frontCases() []frontCase {
 		{name: "it closes two connections, GET", serve: noAnswer, requests: []string{aGET}, code: 502, body: closed, sent: 2},
 		{name: "it resets a new connection, GET", serve: byConn(func(c *fakeConn) { c.header(); c.reset() }, answers(fine)), requests: []string{aGET}, code: 200, body: "fine\n", sent: 2},
 		{name: "it closes a kept connection as a GET comes", serve: keptThen(noAnswer), requests: []string{aGET, aGET}, code: 200, body: "fine\n", sent: 3},
+		{name: "it closes a kept connection as a GET comes, and the next", serve: byConn(func(c *fakeConn) {
+			c.header()
+			_, _ = io.WriteString(c, fine)
+			noAnswer(c)
+		}, noAnswer, answers(fine)), requests: []string{aGET, aGET}, code: 200, body: "fine\n", sent: 4},
 		{name: "it closes a kept connection as a PUT with a body comes", serve: keptThen(noAnswer), requests: []string{aGET, aPUT}, code: 502, body: closed, sent: 2},
 		{name: "it closes a kept connection as a POST comes", serve: keptThen(noAnswer), requests: []string{aGET, aPOST}, code: 502, body: closed, sent: 2},
 		{name: "it closes a kept connection as a POST without a body comes", serve: keptThen(noAnswer), requests: []string{aGET, emptyPOST}, code: 502, body: closed, sent: 2},

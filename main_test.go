@@ -31,9 +31,13 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		os.Exit(run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 	}
-	// Below nohup SIGHUP is ignored, which the programs that are started here would inherit. One that is asked for they
-	// do not.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	// Below nohup SIGHUP is ignored, and in a shell's background SIGINT and SIGQUIT are, which the programs that are
+	// started here would inherit. What is asked for they do not.
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
 	os.Exit(m.Run())
 }
 

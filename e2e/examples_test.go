@@ -277,6 +277,10 @@ func TestRedisLosesNoAcknowledgedWrite(t *testing.T) {
 			return strings.TrimSpace(line), err
 		}
 		if acknowledged > 0 {
+			eventually(t, "loaded data", func() bool {
+				got, err := ask("PING")
+				return err != nil || got == "+PONG"
+			})
 			if got, err := ask("GET last"); err != nil || got != fmt.Sprint(acknowledged) && got != fmt.Sprint(acknowledged+1) {
 				t.Fatalf("redis has %q, %v, want the last write that it acknowledged, %d", got, err, acknowledged)
 			}

@@ -399,7 +399,13 @@ func TestClientsThatDoNotReadMakeNobodyUnhealthy(t *testing.T) {
 	eventually(t, "connections", func() bool { return connected.Load() >= 1200 })
 	failures := map[string]int{}
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
-		if problem := c.request("/health"); problem != "" {
+		problem := c.request("/health")
+		if strings.HasSuffix(problem, "EOF") {
+			// At the cap a connection that has said nothing for 250 ms makes room, and this process is short of
+			// processor time itself.
+			problem = c.request("/health")
+		}
+		if problem != "" {
 			failures[problem]++
 		}
 		if state := inspect[string](t, c.name, ".State.Health.Status"); state != "healthy" {
