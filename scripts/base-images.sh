@@ -287,5 +287,9 @@ scratch_dir
 choose GO_IMAGE "$go_official" go
 choose ALPINE_IMAGE "$alpine_official" alpine
 choose PROMETHEUS_IMAGE "$prometheus_official" prometheus
-[ "${1:-}" != debian ] || choose DEBIAN_IMAGE "$(debian_official)" debian
+if [ "${1:-}" = debian ]; then
+	choose DEBIAN_IMAGE "$(debian_official)" debian
+else
+	grep '^DEBIAN_IMAGE=' "$tools/images.env" 2>/dev/null >>"$work/images.env" || true # that of an earlier call
+fi
 mv "$work/images.env" "$tools/images.env"
