@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -620,5 +621,53 @@ func TestReferenceOfACommandIsWhole(t *testing.T) {
 		if !strings.Contains(string(text), "`"+name+"`") {
 			t.Errorf("docs/command.md does not name %s", name)
 		}
+	}
+}
+
+// A command below a shell is stopped and continued as any other, though the shell knows imagelab alone.
+func TestJobControlBelowAShell(t *testing.T) {
+	t.Parallel()
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, terminal, err := newTerminal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	var said logBuffer
+	go func() { _, _ = io.Copy(&said, reader) }()
+	cmd := exec.Command(bash, "--norc", "--noprofile", "-i")
+	cmd.Env = append(defaults(t, nil), asProgram+"=1", "IMAGELAB_OPS_ADDR=", "IMAGELAB_LOG_LEVEL=error",
+		"PATH="+os.Getenv("PATH"), "HOME="+t.TempDir(), "PS1=prompt> ", "TERM=dumb", "IL="+os.Args[0])
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	terminal.Close()
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	for _, step := range []struct{ typed, want string }{
+		{"echo up\n", "\nup\r\n"},
+		{"$IL -- cat\n", "cat\r\n"},
+		{"one\n", "one\r\none\r\n"}, // the terminal's echo, and cat's
+		{"\x1a", "Stopped"},
+		{"echo the shell goes on\n", "\nthe shell goes on\r\n"},
+		{"fg\n", "cat\r\n"},
+		{"two\n", "two\r\ntwo\r\n"},
+		{"\x03", "prompt> "},
+		{"echo code $?\n", "\ncode 130\r\n"},
+		{"$IL -- sleep 1000 &\n", "[1] "},
+		{"echo the terminal is mine\n", "\nthe terminal is mine\r\n"},
+		{"kill %1; wait %1; echo code $?\n", "\ncode 143\r\n"},
+	} {
+		before := len(said.String())
+		if _, err := reader.WriteString(step.typed); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, fmt.Sprintf("%q after %q in %q", step.want, step.typed, said.String()), func() bool {
+			return strings.Contains(said.String()[before:], step.want)
+		})
 	}
 }
