@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -177,9 +178,10 @@ func TestWhyACommandCannotBeStarted(t *testing.T) {
 func TestCommandHasACleanStart(t *testing.T) {
 	t.Parallel()
 	status := sh(t, "cat /proc/self/status")
-	for _, mask := range []string{"SigBlk", "SigIgn"} {
-		if !strings.Contains(status, mask+":\t0000000000000000\n") {
-			t.Errorf("%s of a command is not empty:\n%s", mask, status)
+	// Signal 32 is the C library's own, and some programs start others with it ignored.
+	for _, mask := range []string{`\nSigBlk:\t0{16}\n`, `\nSigIgn:\t0{8}[08]0{7}\n`} {
+		if !regexp.MustCompile(mask).MatchString(status) {
+			t.Errorf("the masks of a command are not empty, want %q:\n%s", mask, status)
 		}
 	}
 	own, err := os.Create(filepath.Join(t.TempDir(), "own"))
