@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -192,15 +193,27 @@ func TestEarlyAnswersPassProxies(t *testing.T) {
 	}
 }
 
-// freeAddress is one of this machine that nobody listens on.
+// nextPort makes the ports of freeAddress different ones, also for tests of other packages that
+// run at the same time.
+var nextPort atomic.Int64
+
+func init() { nextPort.Store(997 * int64(os.Getpid())) }
+
+// freeAddress is one of this machine that nobody listens on. Its port is below those that the
+// kernel chooses itself (ip(7), ip_local_port_range), so that no listener and no connection of
+// another test gets it before its user does.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 10000+nextPort.Add(1)%20000)
+		ln, err := net.Listen("tcp", addr)
+		if err == nil {
+			ln.Close()
+			return addr
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Fatal("no free port from 10000 to 29999")
+	return ""
 }
 
 // startFronts starts an imagelab in front of each of the servers, and returns their addresses by

@@ -181,15 +181,27 @@ var nextName atomic.Int64
 // newName is a name for a container, a project, a volume or an image.
 func newName() string { return fmt.Sprintf("imagelab-e2e-%s-%d", owner, nextName.Add(1)) }
 
-// freePort is a port of 127.0.0.1 that nothing listens on.
+// nextPort makes the ports of freePort different ones, also for tests of other packages that run
+// at the same time.
+var nextPort atomic.Int64
+
+func init() { nextPort.Store(997 * int64(os.Getpid())) }
+
+// freePort is a port of 127.0.0.1 that nothing listens on. It is below those that the kernel
+// chooses itself (ip(7), ip_local_port_range), so that no listener and no connection of another
+// test gets it before its user does.
 func freePort(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := strconv.FormatInt(10000+nextPort.Add(1)%20000, 10)
+		ln, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			ln.Close()
+			return port
+		}
 	}
-	defer ln.Close()
-	return strconv.Itoa(ln.Addr().(*net.TCPAddr).Port)
+	t.Fatal("no free port from 10000 to 29999")
+	return ""
 }
 
 // hardened are the options that compose.yaml asks for, less the limits.
