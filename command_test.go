@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -305,51 +304,20 @@ func TestRestarts(t *testing.T) {
 	})
 }
 
-const loadClients = 4
+const loadClients = 8
 
-// underLoad runs f while clients ask without a pause, and returns how many requests got no
-// answer of 200. They never retry.
+// underLoad runs f while clients ask without a pause, and returns how many requests were lost.
 func underLoad(t *testing.T, in *instance, f func()) (lost int) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	var failed, answered atomic.Int64
-	var clients sync.WaitGroup
-	for i := range loadClients {
-		clients.Go(func() {
-			c := client()
-			c.Transport.(*http.Transport).DisableKeepAlives = i%2 == 0
-			defer c.CloseIdleConnections()
-			for ctx.Err() == nil {
-				method, body := "GET", io.Reader(nil)
-				if i >= loadClients/2 {
-					method, body = "POST", strings.NewReader("hello")
-				}
-				req, _ := http.NewRequest(method, in.app+"/", body)
-				req.GetBody = nil // or the client would send it again by itself
-				resp, err := c.Do(req)
-				if err == nil {
-					_, err = io.Copy(io.Discard, resp.Body)
-					resp.Body.Close()
-					if err == nil && resp.StatusCode != 200 {
-						err = fmt.Errorf("status %d", resp.StatusCode)
-					}
-				}
-				if err != nil {
-					t.Logf("%s: %v", method, err)
-					failed.Add(1)
-					continue
-				}
-				answered.Add(1)
-			}
-		})
-	}
+	l := startLoad(host(in.app), loadClients, toAnyProgram)
+	eventually(t, "load", func() bool { return l.answered.Load() > 2*loadClients })
 	f()
-	cancel()
-	clients.Wait()
-	if answered.Load() == 0 {
-		t.Error("no request was answered")
+	l.finished.Store(true)
+	l.clients.Wait()
+	for _, line := range l.lost {
+		t.Log(line)
 	}
-	return int(failed.Load())
+	return len(l.lost)
 }
 
 func TestReloadLosesNoRequest(t *testing.T) {

@@ -191,6 +191,10 @@ func loadConfigFor(environ []string, hasCommand bool) (Config, []variable, []dou
 		}
 	}
 
+	if !hasCommand {
+		doubts = append(doubts, withoutCommand(vars)...)
+	}
+
 	var cfg Config
 	err := env.ParseWithOptions(&cfg, env.Options{Environment: given})
 	setEmpty(&cfg, vars)

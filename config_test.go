@@ -358,6 +358,20 @@ func TestOddValuesAreNamedInTheLog(t *testing.T) {
 	}
 }
 
+func TestVariablesOfACommandWithoutOneAreNamedInTheLog(t *testing.T) {
+	t.Parallel()
+	const says = "there is no command, so they set nothing; imagelab -- COMMAND has one"
+	in := start(t, "IMAGELAB_UPSTREAM=http://127.0.0.1:1", "IMAGELAB_PROBE=http://127.0.0.1:1/", "IMAGELAB_RESTART=always")
+	record := in.log.find(says)
+	if got := fmt.Sprint(record["names"]); got != "[IMAGELAB_RESTART IMAGELAB_PROBE]" {
+		t.Errorf("the log names %s", got)
+	}
+	with := startBefore(t, nil, "IMAGELAB_PROBE=/health")
+	if record := with.log.find(says); record != nil {
+		t.Errorf("with a command the log says %v", record)
+	}
+}
+
 func TestTokenInAFileOfWindows(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "token")

@@ -59,6 +59,25 @@ func unknownNames(given map[string]string, vars []variable) (slips []error, doub
 	return slips, doubts
 }
 
+// withoutCommand doubts what is set about a command where there is none: somebody may believe
+// that IMAGELAB_PROBE looks after a server that runs elsewhere.
+func withoutCommand(vars []variable) []doubt {
+	var names []string
+	group := ""
+	for _, v := range vars {
+		if v.group != "" {
+			group = v.group
+		}
+		if group == "The command" && v.Source != "default" {
+			names = append(names, v.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return []doubt{{"there is no command, so they set nothing; imagelab -- COMMAND has one", []any{"names", names}}}
+}
+
 // meantVariable returns the one of known that name is a slip of. Names that have no
 // likeness to IMAGELAB_ belong to other programs, whatever they look like.
 func meantVariable(name string, known []string) (string, bool) {

@@ -41,7 +41,7 @@ func TestStopOfAFrontUnderLoadLosesNothing(t *testing.T) {
 			}
 			fmt.Fprintln(w, "hello")
 		}, "IMAGELAB_DRAIN_DELAY="+[]string{"250ms", "0s"}[n%2])
-		l := startLoad(host(in.app), 32)
+		l := startLoad(host(in.app), 32, toTheApp)
 		eventually(t, "load", func() bool { return l.sent.Load() >= int64(requests/stops) || t.Failed() })
 		l.stopping.Store(true)
 		in.signal(t, syscall.SIGTERM)

@@ -241,9 +241,9 @@ var initCases = []struct {
 		return nil
 	}},
 	{"its limit of descriptors is the one that was set", exits(0, "ulimit -Sn 300;", "[ $(ulimit -Sn) = 300 ]")},
-	{"orphans are waited for, 1,000 of them", exits(0, "", `
-		i=0; while [ $i -lt 1000 ]; do (: & ) ; i=$((i+1)); done
-		for try in 1 2 3 4 5 6 7 8 9 10; do
+	{"orphans are waited for, 10,000 of them", exits(0, "", `
+		i=0; while [ $i -lt 1000 ]; do (: & : & : & : & : & : & : & : & : & : &) ; i=$((i+1)); done
+		for try in $(seq 100); do
 			grep -hs '^State:.*Z' /proc/[0-9]*/status >/dev/null || exit 0
 			sleep 0.1
 		done; exit 1`)},

@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == testProgram {
 		os.Exit(serveForTest(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == plainServer {
+		servePlainly()
+	}
 	if os.Getenv(asProgram) != "" {
 		os.Exit(run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 	}

@@ -52,7 +52,7 @@ func TestStopUnderLoadLosesNothing(t *testing.T) {
 	for n := range stops {
 		delay := []string{"250ms", "0s"}[n%2]
 		in := startProcess(t, nil, "IMAGELAB_DRAIN_DELAY="+delay)
-		l := startLoad(host(in.app), 32)
+		l := startLoad(host(in.app), 32, toTheApp)
 		eventually(t, "load", func() bool { return l.sent.Load() >= int64(requests/stops) || t.Failed() })
 		l.stopping.Store(true)
 		in.signal(t, syscall.SIGTERM)

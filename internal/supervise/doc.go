@@ -24,12 +24,14 @@
 //
 // # The terminal
 //
-// A command whose standard input is the terminal of this process gets it: its group becomes
-// the foreground group (tcsetpgrp(3)), so that Ctrl-C reaches the command and not this
-// process, and reading is allowed. If the command is stopped, as by Ctrl-Z, this process
-// takes the terminal back and stops as well, so that the shell that has started it goes on;
-// when it is continued it gives the terminal back and continues the command. Process 1 has
-// no such shell, and does not stop.
+// A command whose standard input is the terminal of this process gets it if this process is
+// in the terminal's foreground: its group becomes the foreground group (tcsetpgrp(3)), so that
+// Ctrl-C reaches the command and not this process, and reading is allowed. If the command is
+// stopped, as by Ctrl-Z, this process takes the terminal back and stops as well, so that the
+// shell that has started it goes on; when it is continued it continues the command, which gets
+// the terminal if the shell has given it to this process. So does one that reads from it after
+// the shell has brought this process to the foreground. Process 1 has no such shell, and does
+// not stop.
 //
 // # What it does not do
 //

@@ -51,15 +51,15 @@ func (s Status) String() string {
 // A Supervisor starts commands, and waits for them and for orphans.
 type Supervisor struct {
 	reaped func(Orphan)
-	tty    int // the terminal that commands get, or -1
+	tty    int // the terminal of this process, or -1
 
 	mu    sync.Mutex // held from before a fork until its pid is known, and while the dead are taken
 	known map[int]*Process
 }
 
-// New makes the Supervisor of this process. Commands get the terminal if this process has it.
+// New makes the Supervisor of this process.
 func New(o Options) *Supervisor {
-	return &Supervisor{reaped: o.Reaped, known: map[int]*Process{}, tty: foregroundTerminal()}
+	return &Supervisor{reaped: o.Reaped, known: map[int]*Process{}, tty: ownTerminal()}
 }
 
 // AdoptOrphans has the orphans among its descendants handed to this process, as process 1
@@ -70,7 +70,11 @@ func AdoptOrphans() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0,
 func (s *Supervisor) Start(c Command) (*Process, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	pid, err := fork(c, s.tty)
+	tty := -1
+	if s.isForeground(unix.Getpgrp()) {
+		tty = s.tty
+	}
+	pid, err := fork(c, tty)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +168,7 @@ func (s *Supervisor) takeStopped() {
 		p := s.known[pidOf(&info)]
 		s.mu.Unlock()
 		if p != nil {
-			s.stopped(p)
+			s.stopped(p, signalOf(&info))
 		}
 	}
 }

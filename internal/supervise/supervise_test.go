@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/fstest"
 	"time"
 )
 
@@ -28,6 +30,9 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(asSupervisor) != "" {
+		superviseArguments()
+	}
 	orphans.byPid = map[int]Orphan{}
 	supervisor = New(Options{Reaped: func(o Orphan) {
 		orphans.Lock()
@@ -267,6 +272,28 @@ func TestEndOfAGroup(t *testing.T) {
 	}
 }
 
+// What is left is asked to end before it is killed, also where it is stopped.
+func TestEndIsTold(t *testing.T) {
+	t.Parallel()
+	for name, before := range map[string]string{"running": "", "stopped": "kill -STOP $(cut -d' ' -f4 /proc/self/stat); "} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			told := filepath.Join(t.TempDir(), "told")
+			p := begin(t, "/bin/sh", "-c", "(trap 'echo >"+told+"; exit' TERM; echo >"+told+".ready; "+before+
+				"while :; do sleep 0.01; done) & while [ ! -e "+told+".ready ]; do sleep 0.01; done")
+			p.wait(t)
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			if !p.End(ctx) || ctx.Err() != nil {
+				t.Errorf("End found nobody, or had to kill: %v", ctx.Err())
+			}
+			if _, err := os.Stat(told); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestKillEndsAllOfTheGroup(t *testing.T) {
 	t.Parallel()
 	p := begin(t, "/bin/sh", "-c", "trap '' TERM; sleep 1000 & wait")
@@ -279,6 +306,39 @@ func TestKillEndsAllOfTheGroup(t *testing.T) {
 	eventually(t, "empty group", func() bool { return !p.HasGroup() })
 }
 
+func TestUsageAddsUp(t *testing.T) {
+	t.Parallel()
+	stat := func(pid, group int, rest string) *fstest.MapFile {
+		return &fstest.MapFile{Data: fmt.Appendf(nil, "%d (a) b) S 1 %d 3 4 5 6 7 8 9 10 %s", pid, group, rest)}
+	}
+	// utime, stime, cutime and cstime in ticks; priority, nice, threads, 0, start, vsize; rss in pages.
+	const times, pages = "100 20 3 1000 ", "20 0 1 0 5 6 25"
+	proc := fstest.MapFS{
+		"10/stat": stat(10, 10, times+pages), "10/fd/0": {}, "10/fd/1": {},
+		"11/stat": stat(11, 10, times+pages+" 7 8"), "11/fd/0": {},
+		"12/stat":        stat(12, 11, times+pages), // of another group
+		"13/stat":        {Data: []byte("13 (a")},   // cut
+		"14/stat":        {Data: []byte("14 (a) S 1 10 3 4 5 6 7 8 9 10 " + times + "20 0 1 0 5 6")},
+		"15/fd/0":        {}, // gone meanwhile
+		"self/stat":      stat(10, 10, times+pages),
+		"16/stat":        {Data: []byte(")")},
+		"meminfo":        {Data: []byte("MemTotal: 1 kB")},
+		"fs/file-max":    {},
+		"10.5/stat":      stat(16, 10, times+pages),
+		"thread-self/fd": {Mode: fs.ModeDir},
+	}
+	p := &Process{Pid: 10}
+	want := Usage{
+		Processes: 2, Spent: 2 * 11230 * time.Millisecond, Resident: 2 * 25 * int64(os.Getpagesize()), Descriptors: 3,
+	}
+	if got := p.Usage(proc); got != want {
+		t.Errorf("Usage = %+v, want %+v", got, want)
+	}
+	if got := p.Usage(fstest.MapFS{}); got != (Usage{}) {
+		t.Errorf("Usage without a process = %+v", got)
+	}
+}
+
 func TestUsageIsThatOfTheGroup(t *testing.T) {
 	t.Parallel()
 	p := begin(t, "/bin/sh", "-c", "exec 7</dev/null; (sh -c 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done'); sleep 1000 & sleep 1000 & wait")
@@ -289,6 +349,9 @@ func TestUsageIsThatOfTheGroup(t *testing.T) {
 	_ = p.Kill()
 	p.wait(t)
 	eventually(t, "usage of nobody", func() bool { return p.Usage(os.DirFS("/proc")) == Usage{} })
+	// Nearly all of its time is the system's.
+	p = begin(t, "dd", "if=/dev/zero", "of=/dev/null", "bs=1M", "count=2000", "status=none")
+	p.wait(t)
 	if p.Spent() <= 0 {
 		t.Errorf("Spent = %v", p.Spent())
 	}

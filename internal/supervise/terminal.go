@@ -9,12 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// foregroundTerminal is standard input if that is the terminal of this process, and it is
-// in its foreground; else -1. One that a shell has started in the background must not take
-// the terminal away from it.
-func foregroundTerminal() int {
-	group, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
-	if err != nil || group != unix.Getpgrp() {
+// ownTerminal is standard input if that is the terminal of this process, else -1.
+func ownTerminal() int {
+	if _, err := unix.IoctlGetInt(0, unix.TIOCGPGRP); err != nil {
 		return -1
 	}
 	return 0
@@ -36,23 +33,26 @@ func giveTerminal(tty, group int) {
 	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
 }
 
-// isForeground says whether a group is the terminal's foreground group.
+// isForeground says whether there is a terminal, and a group is its foreground group.
 func (s *Supervisor) isForeground(group int) bool {
 	got, err := unix.IoctlGetInt(s.tty, unix.TIOCGPGRP)
 	return err == nil && got == group
 }
 
-// stopped is called when a command was stopped. The shell waits for this process, and not
-// for the command.
-func (s *Supervisor) stopped(p *Process) {
-	if s.tty < 0 || os.Getpid() == 1 {
-		return
-	}
+// stopped is called when a command was stopped by a signal. The shell waits for this process,
+// and not for the command.
+func (s *Supervisor) stopped(p *Process, sig syscall.Signal) {
 	own := unix.Getpgrp()
-	if s.isForeground(p.Pid) {
-		giveTerminal(s.tty, own)
+	switch wants := sig == syscall.SIGTTIN || sig == syscall.SIGTTOU; {
+	case wants && s.isForeground(own): // the shell has brought this process there since
+	case s.tty < 0 || os.Getpid() == 1:
+		return
+	default:
+		if s.isForeground(p.Pid) {
+			giveTerminal(s.tty, own)
+		}
+		stopSelf()
 	}
-	stopSelf()
 	if s.isForeground(own) { // the shell has continued this process there
 		giveTerminal(s.tty, p.Pid)
 	}
@@ -69,12 +69,18 @@ func stopSelf() {
 
 // takeTerminal takes the terminal back from a command that has ended.
 func (s *Supervisor) takeTerminal(p *Process) {
-	if s.tty >= 0 && s.isForeground(p.Pid) {
+	if s.isForeground(p.Pid) {
 		giveTerminal(s.tty, unix.Getpgrp())
 	}
 }
 
 // pidOf reads si_pid, which follows three ints, aligned as a pointer is (sigaction(2)).
-func pidOf(info *unix.Siginfo) int {
-	return int(*(*int32)(unsafe.Add(unsafe.Pointer(info), 8+unsafe.Sizeof(uintptr(0)))))
+func pidOf(info *unix.Siginfo) int { return fieldOf(info, 0) }
+
+// signalOf reads si_status, which follows si_pid and si_uid: of a process that was stopped, the
+// signal that did it.
+func signalOf(info *unix.Siginfo) syscall.Signal { return syscall.Signal(fieldOf(info, 8)) }
+
+func fieldOf(info *unix.Siginfo, offset uintptr) int {
+	return int(*(*int32)(unsafe.Add(unsafe.Pointer(info), 8+unsafe.Sizeof(uintptr(0))+offset)))
 }

@@ -49,7 +49,7 @@ const ticksPerSecond = 100
 // name before it may hold spaces and parentheses, and ends at the last one.
 func statFields(stat []byte) [][]byte {
 	end := bytes.LastIndexByte(stat, ')')
-	if end < 0 {
+	if end == -1 {
 		return nil
 	}
 	fields := bytes.Fields(stat[end+1:])
