@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -15,8 +16,9 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
-	"github.com/chromedp/cdproto/runtime"
+	cdp "github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"golang.org/x/sys/unix"
 )
 
 // page is one page in a browser of its own. What the browser complains of is
@@ -57,9 +59,9 @@ func openPage(t *testing.T, address string, width int64, expected ...string) *pa
 	}
 	chromedp.ListenTarget(ctx, func(event any) {
 		switch e := event.(type) {
-		case *runtime.EventExceptionThrown:
+		case *cdp.EventExceptionThrown:
 			p.complain("exception: %s %s", e.ExceptionDetails.Text, e.ExceptionDetails.Exception.Description)
-		case *runtime.EventConsoleAPICalled:
+		case *cdp.EventConsoleAPICalled:
 			p.complain("console.%s: %v", e.Type, e.Args)
 		case *log.EventEntryAdded: // what violates the policy comes here, too
 			if e.Entry.Level != log.LevelVerbose && e.Entry.Level != log.LevelInfo {
@@ -86,18 +88,25 @@ func openPage(t *testing.T, address string, width int64, expected ...string) *pa
 	return p
 }
 
-// startBrowser starts headless Chromium with more flags, until the test's end.
+// startBrowser starts headless Chromium with more flags, until the test's end. What the browser itself says is logged
+// if the test fails.
 func startBrowser(t *testing.T, flags ...chromedp.ExecAllocatorOption) context.Context {
 	t.Helper()
 	path := browser()
 	if path == "" {
 		leaveOut(t, "no chromium: apt-get install chromium")
 	}
+	said := &words{}
+	t.Cleanup(func() { // after the browser's end
+		if t.Failed() {
+			t.Logf("the browser's own output: %s", said)
+		}
+	})
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true),
-		chromedp.WSURLReadTimeout(patience),
+		chromedp.WSURLReadTimeout(patience), chromedp.CombinedOutput(said),
 	)
 	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
 	t.Cleanup(cancel)
@@ -106,7 +115,79 @@ func startBrowser(t *testing.T, flags ...chromedp.ExecAllocatorOption) context.C
 	// The protocol of a newer browser has values that the library does not know.
 	ctx, stop = chromedp.NewContext(ctx, chromedp.WithErrorf(func(string, ...any) {}))
 	t.Cleanup(func() { _ = chromedp.Cancel(ctx); stop() }) // it waits for the browser's end
+
+	// The library asks the kernel to kill the browser when its parent ends (Pdeathsig, prctl(2)), and to the kernel the
+	// parent is the thread that has started it. Such a thread ends when a test changes its network namespace, as those
+	// over a wire do. So this thread serves nothing else until the browser has ended.
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		started <- chromedp.Run(ctx)
+		<-ctx.Done()
+	}()
+	if err := <-started; err != nil {
+		t.Fatalf("browser: %v", err)
+	}
 	return ctx
+}
+
+// words keeps what is written to it.
+type words struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (w *words) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.Write(b)
+}
+
+// String leaves out that there is no D-Bus here.
+func (w *words) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var b strings.Builder
+	for line := range strings.Lines(w.text.String()) {
+		if !strings.Contains(line, ":dbus/") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+// TestBrowserOutlivesThreads starts a browser from a thread that ends, as those of the tests over a wire do that run
+// beside these: a goroutine that ends locked to its thread takes the thread with it.
+func TestBrowserOutlivesThreads(t *testing.T) {
+	t.Parallel()
+	var ctx context.Context
+	thread := onEndingThread(func() { ctx = startBrowser(t) })
+	eventually(t, "end of the thread", func() bool {
+		_, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", thread))
+		return os.IsNotExist(err)
+	})
+	var sum int
+	if err := chromedp.Run(ctx, chromedp.Evaluate("1 + 1", &sum)); err != nil || sum != 2 {
+		t.Errorf("after the thread has ended the browser says %d, %v, want 2", sum, err)
+	}
+}
+
+// onEndingThread runs f on a thread that ends soon after, and returns its number.
+func onEndingThread(f func()) (thread int) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if thread = unix.Gettid(); thread == os.Getpid() { // the first one stays, and is kept busy here
+			thread = onEndingThread(f)
+			runtime.UnlockOSThread()
+			return
+		}
+		f()
+	}()
+	<-done
+	return thread
 }
 
 func (p *page) complain(format string, args ...any) {
@@ -144,7 +225,7 @@ func (p *page) scheme(name string) {
 func value[T any](p *page, expression string) T {
 	p.t.Helper()
 	var v T
-	p.run(chromedp.Evaluate(expression, &v, func(e *runtime.EvaluateParams) *runtime.EvaluateParams { return e.WithAwaitPromise(true) }))
+	p.run(chromedp.Evaluate(expression, &v, func(e *cdp.EvaluateParams) *cdp.EvaluateParams { return e.WithAwaitPromise(true) }))
 	return v
 }
 
