@@ -19,6 +19,7 @@ import (
 const asSupervisor = "SUPERVISE_TEST"
 
 func superviseArguments() {
+	time.AfterFunc(2*patience, func() { os.Exit(1) }) // should nobody be left who would end it
 	s := New(Options{})
 	p, err := s.Start(Command{Args: os.Args[1:], Env: os.Environ()})
 	if err != nil {
