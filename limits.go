@@ -71,10 +71,10 @@ func share(maxConns, maxInFlight int, heap, files uint64) (lim limits, fits int)
 	return lim, fits
 }
 
-// applyLimits reads the container's limits, sets GOMEMLIMIT to what the store
-// leaves of the memory (unless it is set), and derives the caps that Config
-// leaves open.
-func applyLimits(cfg Config, log *slog.Logger) limits {
+// applyLimits reads the container's limits, sets GOMEMLIMIT to what the store, if
+// there is one, leaves of the memory (unless it is set), and derives the caps that
+// Config leaves open.
+func applyLimits(cfg Config, hasStore bool, log *slog.Logger) limits {
 	var lim limits
 	memory, err := memlimit.FromCgroup()
 	if err == nil {
@@ -84,7 +84,7 @@ func applyLimits(cfg Config, log *slog.Logger) limits {
 	}
 	// What the store holds on a tmpfs is charged to the same limit.
 	heap := lim.memory
-	if onTmpfs(cfg.DataDir) && uint64(cfg.StoreCapacity) < heap {
+	if hasStore && onTmpfs(cfg.DataDir) && uint64(cfg.StoreCapacity) < heap {
 		heap -= uint64(cfg.StoreCapacity)
 	}
 	if heap > 0 {

@@ -89,7 +89,7 @@ func serve(stop *stopper, args []string, cfg Config, vars []variable, environ []
 	h := newHealth(time.Now())
 	reg := prometheus.NewRegistry()
 	m := newMetrics(reg, h, cfg.Variant, dropped)
-	lim := applyLimits(cfg, log)
+	lim := applyLimits(cfg, hasApp && !cfg.Upstream.isSet(), log)
 	appLn, opsLn, err := bindAll(stop.outside, cfg, hasApp, vars, lim, log, m)
 	if err != nil {
 		log.Error("cannot start", "err", err)

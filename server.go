@@ -30,7 +30,7 @@ type server struct {
 	front     *frontRoute // instead of mux, or nil
 	log       *slog.Logger
 	metrics   *metrics
-	inFlight  atomic.Int64
+	inFlight  atomic.Int64             // requests that count for maxInFlight
 	routes    map[string]*routeMetrics // by pattern; complete before it serves
 	unmatched *routeMetrics
 	recorders sync.Pool
@@ -146,26 +146,47 @@ func (s *server) measure(rm *routeMetrics, kind routeKind, h http.Handler) http.
 		if kind == watching {
 			drain.Expendable(r.Context())
 		}
+		if kind == always && s.maxInFlight > 0 {
+			if !drain.RoomFor(r.Context(), s.takeOne) {
+				s.metrics.rejected.WithLabelValues("in_flight").Inc()
+				overloaded(w)
+				return
+			}
+			defer s.inFlight.Add(-1)
+		}
 		if !s.hasRoom(r, kind, rm.untimed) {
-			w.Header().Set("Retry-After", "1")
-			writeError(w, http.StatusServiceUnavailable, "overloaded", "a new try in a second")
+			overloaded(w)
 			return
 		}
 		h.ServeHTTP(w, r)
 	})
 }
 
-// hasRoom says whether there is room for the request: below the cap of requests, and of
-// connections. A stream is kept out of the spare connections whoever it is for: it would
-// hold one, which is for probes, as long as it likes.
+// takeOne says whether one more request is below the cap, and counts it then.
+func (s *server) takeOne() bool {
+	for {
+		n := s.inFlight.Load()
+		if n >= s.maxInFlight {
+			return false
+		}
+		if s.inFlight.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func overloaded(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", "1")
+	writeError(w, http.StatusServiceUnavailable, "overloaded", "a new try in a second")
+}
+
+// hasRoom says whether the request's connection is below the cap of those. A stream is kept
+// out of the spare connections whoever it is for: it would hold one, which is for probes, as
+// long as it likes.
 func (s *server) hasRoom(r *http.Request, kind routeKind, isStream bool) bool {
 	reason := "connections"
 	switch {
 	case kind == always:
-		if s.maxInFlight > 0 && s.inFlight.Load() > s.maxInFlight {
-			s.metrics.rejected.WithLabelValues("in_flight").Inc()
-			return false
-		}
 	case isStream:
 		reason = "viewers"
 	default:
@@ -183,10 +204,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Since(s.epoch)
 	rec := s.recorders.Get().(*recorder)
 	*rec = recorder{ResponseWriter: w}
-	s.inFlight.Add(1)
 	defer func() {
 		problem := recover()
-		s.inFlight.Add(-1)
 		s.finish(rec, r, time.Since(s.epoch)-began, problem)
 	}()
 	passedOn := s.front.takes(r)

@@ -54,8 +54,9 @@ type conn struct {
 	mayHaveBody atomic.Bool  // the request that is being served has one, or nobody knows
 	broken      atomic.Bool  // a write has failed
 	answered    atomic.Bool  // something was written for the request that is being served, or read
-	awaiting    atomic.Int64 // since when a handler waits for more of a body, as stall.since
+	awaiting    atomic.Int64 // since when a handler waits for more of a body, as stall.since, less the times between
 	stall       stall
+	body        bodyWait
 	looks       int // of the drain, which found the phase unchanged
 
 	pipeline pipeline // the serving goroutine's own
@@ -82,15 +83,21 @@ func (c *conn) waited() time.Duration {
 	return time.Since(c.ln.epoch) - time.Duration(c.since.Load())
 }
 
-func (c *conn) Read(p []byte) (int, error) {
+func (c *conn) Read(p []byte) (n int, err error) {
 	c.beforeRead(len(p))
-	// net/http reads a single byte while a handler runs, to see its client go.
-	if len(p) > 1 && c.phaseIs(Active) {
-		c.awaiting.Store(int64(time.Since(c.ln.epoch)))
-		defer c.awaiting.Store(0)
+	switch {
+	case !c.phaseIs(Active):
+		c.body = bodyWait{}
+	case len(p) > 1: // a single byte net/http reads while a handler runs, to see its client go
+		began := time.Since(c.ln.epoch)
+		c.awaiting.Store(int64(max(1, began-c.body.waited)))
+		defer func() {
+			c.awaiting.Store(0)
+			c.body.add(n, time.Since(c.ln.epoch)-began)
+		}()
 	}
 	for {
-		n, err := c.TCPConn.Read(p)
+		n, err = c.TCPConn.Read(p)
 		if n > 0 {
 			c.afterRead(p[:n])
 			return n, err
@@ -99,6 +106,22 @@ func (c *conn) Read(p []byte) (int, error) {
 			return n, err
 		}
 	}
+}
+
+// A bodyWait is how long handlers have waited for a request's body, since its beginning or
+// since it last had brought a chunk: a client that sends a byte now and then is not served
+// by that.
+type bodyWait struct {
+	waited time.Duration
+	came   int // bytes
+}
+
+func (b *bodyWait) add(n int, waited time.Duration) {
+	if b.came += n; b.came >= chunk {
+		*b = bodyWait{}
+		return
+	}
+	b.waited += waited
 }
 
 // WriteTo keeps io.Copy from reading past Read.

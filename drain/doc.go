@@ -77,9 +77,10 @@
 //   - At Options.MaxConns, connections that wait for their clients make room for new ones:
 //     first those that have their last answer, then those with half a header, idle ones,
 //     ones that have sent nothing for 250 ms, those whose client takes more than half a second
-//     for 64 KiB of its answer, and last those that have not brought more of a body for 5 s.
-//     A kind comes up when none before it has waited long enough. Only a request that waits
-//     for its handler is never cut, nor is a hijacked connection.
+//     for 64 KiB of its answer, and last those whose client takes more than a second for
+//     64 KiB of a body. A kind comes up when none before it has waited long enough. Only a
+//     request that waits for its handler is never cut, nor is a hijacked connection. RoomFor
+//     has the last two make room for a server's own cap of requests.
 //   - Options.Spare connections are let in above that when all others are being served, each
 //     for one request, for health checks; Room is for the other handlers.
 //   - A request with both Content-Length and Transfer-Encoding, or of HTTP/1.0 with the

@@ -84,11 +84,15 @@ type Listener struct {
 	inherit   func()            // sets inherited, once
 	inherited map[socketID]bool // undelivered answers of an earlier listener on this address
 
-	failed    time.Time    // when accept(2) failed last, while that is news; Accept's own
-	fullSince time.Time    // since when nobody could be let in; Accept's own
-	pressed   atomic.Bool  // somebody waits to be let in
-	refusals  atomic.Int64 // clients that are being told so
-	evicting  sync.Mutex   // held while a connection is asked to make room
+	failed    time.Time     // when accept(2) failed last, while that is news; Accept's own
+	fullSince time.Time     // since when nobody could be let in; Accept's own
+	pressed   atomic.Bool   // somebody waits to be let in
+	refusals  atomic.Int64  // clients that are being told so
+	evicting  sync.Mutex    // held while a connection is asked to make room
+	wanting   atomic.Int64  // callers of RoomFor that wait
+	turn      chan struct{} // has one in it while one of them is first
+	nextLook  time.Duration // of displace, since epoch; with evicting held
+	lastLook  bool          // what the last one has found; with evicting held
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -115,6 +119,7 @@ func Listen(ctx context.Context, addr string, o Options) (*Listener, error) {
 		writeTimeout: o.WriteTimeout,
 		observe:      o.Observe,
 		epoch:        time.Now(),
+		turn:         make(chan struct{}, 1),
 		proc:         os.DirFS("/proc/self"),
 		gone:         make(chan struct{}, 1),
 		cut:          make(chan struct{}),
@@ -278,7 +283,7 @@ const (
 	// settledSlow is that for one whose client does not read its answer, and settledBody
 	// for one whose client does not send its body: a network may do that as well.
 	settledSlow = 500 * time.Millisecond
-	settledBody = 5 * time.Second
+	settledBody = time.Second
 	// roomPatience is how long a new connection waits for room. Those behind it wait in
 	// the kernel's queue meanwhile.
 	roomPatience = 2 * time.Second
@@ -343,6 +348,77 @@ func Room(ctx context.Context) bool {
 	return true
 }
 
+// RoomFor is for a cap of the server's own, such as one of requests: it says whether take
+// has said that the request of ctx may go on. While it says no, requests that have waited
+// longest for their own clients, to read their answers or to send their bodies, are ended to
+// make room, as at Options.MaxConns. It waits up to two seconds for that, or less if others
+// wait outside, and not at all while every request waits for its handler.
+func RoomFor(ctx context.Context, take func() bool) bool {
+	c := connOf(ctx)
+	if c == nil {
+		return take()
+	}
+	l := c.ln
+	if l.wanting.Load() == 0 && take() {
+		return true
+	}
+	l.wanting.Add(1)
+	defer l.wanting.Add(-1)
+	began, patience := time.Now(), roomPatience
+	if l.pressed.Load() {
+		patience = pressedPatience
+	}
+	// They go in the order in which they came, as a channel has it.
+	select {
+	case l.turn <- struct{}{}:
+		defer func() { <-l.turn }()
+	case <-time.After(patience):
+		return false
+	case <-ctx.Done():
+		return false
+	}
+	for !take() {
+		if ctx.Err() != nil || l.draining.Load() || time.Since(began) > patience || !l.displace() {
+			return false
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return true
+}
+
+// displaceEvery is how often slow clients are looked for: in it, one that was ended leaves.
+const displaceEvery = 10 * time.Millisecond
+
+// displace ends requests that have waited longest for their own clients, if they have waited
+// for long enough: as many as there are callers of RoomFor. It says whether there are any that
+// wait. All callers share one look, so that those who are refused at overload cost little.
+func (l *Listener) displace() (some bool) {
+	l.evicting.Lock()
+	defer l.evicting.Unlock()
+	now := time.Since(l.epoch)
+	if now < l.nextLook {
+		return l.lastLook
+	}
+	var slow []waiter
+	for _, c := range l.snapshot() {
+		if !c.phaseIs(Active) {
+			continue
+		}
+		some = some || c.stall.isOn() || c.awaiting.Load() != 0 || c.answered.Load() && unsent(c.TCPConn) > 0
+		if order, since := c.yields(now); order != stay {
+			slow = append(slow, waiter{c, order, since})
+		}
+	}
+	slices.SortFunc(slow, func(a, b waiter) int { return cmp.Compare(a.since, b.since) })
+	for _, c := range slow[:min(len(slow), int(l.wanting.Load()))] {
+		l.left(evicted)
+		_ = c.reset()
+	}
+	took := time.Since(l.epoch) - now
+	l.nextLook, l.lastLook = now+max(displaceEvery, 4*took), some
+	return some
+}
+
 // takeIn says whether c is below the cap, and moves it there if there is room.
 func (l *Listener) takeIn(c *conn) bool {
 	l.mu.Lock()
@@ -354,16 +430,18 @@ func (l *Listener) takeIn(c *conn) bool {
 	return !c.above.Load()
 }
 
+// A waiter is a connection that yields.
+type waiter struct {
+	*conn
+	order int
+	since time.Duration
+}
+
 // evict asks a connection that waits for its client to leave, gives it the time to answer,
 // and says whether there was one.
 func (l *Listener) evict(why reason) bool {
 	l.evicting.Lock()
 	defer l.evicting.Unlock()
-	type waiter struct {
-		*conn
-		order int
-		since time.Duration
-	}
 	var waiting []waiter
 	now := time.Since(l.epoch)
 	for _, c := range l.snapshot() {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -317,44 +318,68 @@ func TestSlowClientsInLittleMemory(t *testing.T) {
 				t.Errorf("POST /store = %d %s, want 507: the store is full", resp.StatusCode, body)
 			}
 
-			ctx, cancel := context.WithCancel(context.Background())
-			var slow slowClients
-			t.Cleanup(func() { cancel(); slow.Wait() })
-			for i := range 2000 {
-				switch i % 5 {
-				case 0, 1:
-					slow.add(ctx, c.addr, "GET / HTTP/1.1\r\nHost: x\r\nA: ", true)
-				case 2:
-					slow.add(ctx, c.addr, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", true)
-				case 3:
-					slow.add(ctx, c.addr, "POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", true)
-				case 4:
-					slow.add(ctx, c.addr, "GET "+large+" HTTP/1.1\r\nHost: x\r\n\r\n", false)
-				}
-			}
-			eventually(t, "slow clients", func() bool { return slow.connected.Load()+slow.thrownOut.Load() >= 2000 })
-
-			failures, served, slowest := map[string]int{}, 0, time.Duration(0)
-			for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
-				for _, path := range []string{"/health", "/", large} {
-					began := time.Now()
-					if problem := c.request(path); problem != "" {
-						failures[path+": "+problem]++
-					} else {
-						served++
-					}
-					slowest = max(slowest, time.Since(began))
-				}
-			}
-			t.Logf("healthy client: %d served, slowest %v; slow clients: %d connected, %d thrown out", served, slowest.Round(time.Millisecond), slow.connected.Load(), slow.thrownOut.Load())
-			t.Logf("peak memory %s, of it rss and more now:\n%s\nVmHWM %s", c.cgroup(t, "memory", "memory.max_usage_in_bytes", "memory.peak"),
-				c.cgroup(t, "memory", "memory.stat", "memory.stat"), c.status(t)["VmHWM"])
-			if len(failures) > 0 {
-				t.Errorf("healthy client: failures = %v, want none", failures)
-			}
-			c.checkSurvived(t)
+			c.serveBesideSlowClients(t, large)
 		})
 	}
+}
+
+// TestSlowClientsOfAFrontInLittleMemory is the same with a front, whose upstream has memory enough.
+func TestSlowClientsOfAFrontInLittleMemory(t *testing.T) {
+	large := bytes.Repeat([]byte("x"), 1<<20)
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch _, _ = io.Copy(io.Discard, r.Body); r.URL.Path {
+		case "/large":
+			_, _ = w.Write(large)
+		case "/nothing":
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(up.Close)
+	c := start(t, "scratch", slices.Concat(hardened, []string{"--restart", "always", "-m", "32m", "--memory-swap", "32m",
+		"-e", "IMAGELAB_UPSTREAM=" + up.URL})...)
+	c.serveBesideSlowClients(t, "/large")
+}
+
+// serveBesideSlowClients connects 2,000 clients that send their requests a byte at a time, or read nothing of a
+// large answer, and looks whether one that is well is served beside them.
+func (c *container) serveBesideSlowClients(t *testing.T, large string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var slow slowClients
+	t.Cleanup(func() { cancel(); slow.Wait() })
+	for i := range 2000 {
+		switch i % 5 {
+		case 0, 1:
+			slow.add(ctx, c.addr, "GET / HTTP/1.1\r\nHost: x\r\nA: ", true)
+		case 2:
+			slow.add(ctx, c.addr, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", true)
+		case 3:
+			slow.add(ctx, c.addr, "POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", true)
+		case 4:
+			slow.add(ctx, c.addr, "GET "+large+" HTTP/1.1\r\nHost: x\r\n\r\n", false)
+		}
+	}
+	eventually(t, "slow clients", func() bool { return slow.connected.Load()+slow.thrownOut.Load() >= 2000 })
+
+	failures, served, slowest := map[string]int{}, 0, time.Duration(0)
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+		for _, path := range []string{"/health", "/", large} {
+			began := time.Now()
+			if problem := c.request(path); problem != "" {
+				failures[path+": "+problem]++
+			} else {
+				served++
+			}
+			slowest = max(slowest, time.Since(began))
+		}
+	}
+	t.Logf("healthy client: %d served, slowest %v; slow clients: %d connected, %d thrown out", served, slowest.Round(time.Millisecond), slow.connected.Load(), slow.thrownOut.Load())
+	t.Logf("peak memory %s, of it rss and more now:\n%s\nVmHWM %s", c.cgroup(t, "memory", "memory.max_usage_in_bytes", "memory.peak"),
+		c.cgroup(t, "memory", "memory.stat", "memory.stat"), c.status(t)["VmHWM"])
+	if len(failures) > 0 {
+		t.Errorf("healthy client: failures = %v, want none", failures)
+	}
+	c.checkSurvived(t)
 }
 
 // request is one request of a client that is well and waits for a few seconds.

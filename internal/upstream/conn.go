@@ -21,8 +21,30 @@ const (
 	tick = time.Second
 )
 
-// bigBuffers are for bodies, in both directions.
-var bigBuffers = sync.Pool{New: func() any { b := make([]byte, bigBuffer); return &b }}
+// Bodies have big buffers, in both directions, as long as there are. Slow clients hold theirs,
+// and with hundreds of those they would be most of a small container's memory.
+var (
+	bigBuffers   = sync.Pool{New: func() any { b := make([]byte, bigBuffer); return &b }}
+	smallBuffers = sync.Pool{New: func() any { b := make([]byte, smallBuffer); return &b }}
+	bigInUse     atomic.Int32
+)
+
+// mostBig is how many big buffers there are at most: 4 MiB.
+const mostBig = 128
+
+// takeBig returns a big buffer, or nil.
+func takeBig() *[]byte {
+	if bigInUse.Add(1) > mostBig {
+		bigInUse.Add(-1)
+		return nil
+	}
+	return bigBuffers.Get().(*[]byte)
+}
+
+func giveBig(b *[]byte) {
+	bigBuffers.Put(b)
+	bigInUse.Add(-1)
+}
 
 // conn is a connection, with what has come on it and was not read.
 type conn struct {
@@ -123,11 +145,14 @@ func (c *conn) grow(size int) {
 	c.putBig()
 }
 
-// getBig moves what is unread to a buffer for bodies.
+// getBig moves what is unread to a buffer for bodies, if there is one.
 func (c *conn) getBig() {
-	if len(c.buf) < bigBuffer {
-		c.big = bigBuffers.Get().(*[]byte)
-		c.move(*c.big)
+	if len(c.buf) >= bigBuffer {
+		return
+	}
+	if b := takeBig(); b != nil {
+		c.big = b
+		c.move(*b)
 	}
 }
 
@@ -138,7 +163,7 @@ func (c *conn) move(to []byte) {
 
 func (c *conn) putBig() {
 	if c.big != nil {
-		bigBuffers.Put(c.big)
+		giveBig(c.big)
 		c.big = nil
 	}
 }

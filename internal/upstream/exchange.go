@@ -216,9 +216,17 @@ func (x *Exchange) SendBody() {
 // that the server does not take half a request for a whole one.
 func (x *Exchange) sendBody(c *conn, req *Request, done chan<- struct{}) {
 	defer close(done)
-	buf := bigBuffers.Get().(*[]byte)
-	defer bigBuffers.Put(buf)
 	const room = len("12345678\r\n") // for a chunk's size
+	var buf *[]byte
+	if small := int64(smallBuffer - room - 2); req.Length < 0 || req.Length > small {
+		buf = takeBig()
+	}
+	if buf != nil {
+		defer giveBig(buf)
+	} else {
+		buf = smallBuffers.Get().(*[]byte)
+		defer smallBuffers.Put(buf)
+	}
 	b := *buf
 	rest := req.Length
 	for {

@@ -586,3 +586,55 @@ func BenchmarkExchange(b *testing.B) {
 		x.Close()
 	}
 }
+
+// Large bodies pass in both directions also when there are more of them than big buffers, and
+// all of those are given back.
+func TestMoreBodiesThanBigBuffers(t *testing.T) {
+	const bodies = mostBig + 20
+	started, arrived := make(chan struct{}, bodies), make(chan struct{})
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		_, _ = io.CopyN(w, r.Body, 100_000)
+		_ = http.NewResponseController(w).Flush()
+		started <- struct{}{}
+		<-arrived
+		_, _ = io.Copy(w, r.Body)
+	}))
+	defer up.Close()
+	p := New("tcp", up.Listener.Addr().String(), Options{Idle: time.Second, DialTimeout: patience, HeaderTimeout: patience})
+	text := strings.Repeat("0123456789", 20_000)
+	got := make(chan string, bodies)
+	for range bodies {
+		go func() {
+			half := strings.NewReader(text[:len(text)/2])
+			rest := strings.NewReader(text[len(text)/2:])
+			body := io.MultiReader(half, waitFor(arrived), rest)
+			r := send(t, p, &Request{Method: "POST", Target: "/", Host: "x", Header: http.Header{}, Body: body, Length: int64(len(text))})
+			if r.err != nil || r.body != text {
+				got <- fmt.Sprintf("%d bytes, %v", len(r.body), r.err)
+				return
+			}
+			got <- ""
+		}()
+	}
+	for range bodies {
+		<-started
+	}
+	close(arrived)
+	for range bodies {
+		if problem := <-got; problem != "" {
+			t.Fatal(problem)
+		}
+	}
+	if n := bigInUse.Load(); n != 0 {
+		t.Errorf("%d big buffers are in use, want none", n)
+	}
+}
+
+// waitFor is a reader of nothing, which ends when the channel is closed.
+type waitFor <-chan struct{}
+
+func (w waitFor) Read([]byte) (int, error) {
+	<-w
+	return 0, io.EOF
+}

@@ -1,0 +1,133 @@
+package drain
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// capped serves at most two requests at once, with RoomFor.
+func capped(t *testing.T, h http.HandlerFunc) *running {
+	t.Helper()
+	var count atomic.Int64
+	take := func() bool {
+		if count.Add(1) <= 2 {
+			return true
+		}
+		count.Add(-1)
+		return false
+	}
+	return runWith(t, Options{WriteTimeout: patience}, func(w http.ResponseWriter, r *http.Request) {
+		if !RoomFor(r.Context(), take) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		defer count.Add(-1)
+		h(w, r)
+	})
+}
+
+// statusOf asks with a client of its own.
+func (r *running) statusOf(t *testing.T, path string) int {
+	t.Helper()
+	conn, answers := r.dial(t)
+	_, _ = io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	resp, err := http.ReadResponse(answers, nil)
+	if err != nil {
+		t.Fatalf("GET %s: %v", path, err)
+	}
+	return resp.StatusCode
+}
+
+// Clients that keep requests waiting make room at a server's own cap, and handlers do not.
+func TestRoomForRequests(t *testing.T) {
+	t.Parallel()
+	large := bytes.Repeat([]byte("x"), 8<<20)
+	for name, test := range map[string]struct {
+		request string
+		drip    bool // a byte of the body now and then
+		want    int
+	}{
+		"a body that does not come":    {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n", false, 200},
+		"a body that drips":            {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n", true, 200},
+		"an answer that nobody reads":  {"GET /large HTTP/1.1\r\nHost: x\r\n\r\n", false, 200},
+		"a handler that is still busy": {"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n", false, 503},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			release := make(chan struct{})
+			s := capped(t, func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				switch r.URL.Path {
+				case "/large":
+					_, _ = w.Write(large)
+				case "/hold":
+					<-release
+				}
+			})
+			t.Cleanup(func() { close(release) })
+			for range 2 {
+				conn, _ := s.dial(t)
+				_, _ = io.WriteString(conn, test.request)
+				if test.drip {
+					go func() {
+						for err := error(nil); err == nil; time.Sleep(50 * time.Millisecond) {
+							_, err = io.WriteString(conn, "x")
+						}
+					}()
+				}
+			}
+			eventually(t, "two requests", func() bool { return s.active() == 2 })
+			for range 2 {
+				if got := s.statusOf(t, "/"); got != test.want {
+					t.Errorf("status %d, want %d", got, test.want)
+				}
+			}
+			left := 2
+			if test.want == 200 {
+				left = 1 // the second found the room of the first
+			}
+			eventually(t, fmt.Sprintf("end of all but %d", left), func() bool { return s.active() == left })
+		})
+	}
+}
+
+// A slow body is cut only where there is no room.
+func TestRoomForLeavesSlowBodiesAlone(t *testing.T) {
+	t.Parallel()
+	s := capped(t, func(w http.ResponseWriter, r *http.Request) {
+		if body, err := io.ReadAll(r.Body); err != nil || len(body) > 0 && len(body) != 40 {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	conn, answers := s.dial(t)
+	_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 40\r\n\r\n")
+	for range 40 {
+		_, _ = io.WriteString(conn, "x")
+		if got := s.statusOf(t, "/"); got != 200 {
+			t.Fatalf("status %d, want 200", got)
+		}
+		time.Sleep(settledBody / 30)
+	}
+	if resp, err := http.ReadResponse(answers, nil); err != nil || resp.StatusCode != 200 {
+		t.Errorf("the slow one got %v, %v, want 200", resp, err)
+	}
+}
+
+func TestWaitForABodyAddsUp(t *testing.T) {
+	t.Parallel()
+	var b bodyWait
+	b.add(1, time.Second)
+	b.add(chunk-2, time.Second)
+	if b.waited != 2*time.Second {
+		t.Errorf("waited %v for a byte less than a chunk, want 2s", b.waited)
+	}
+	b.add(1, time.Second)
+	if b != (bodyWait{}) {
+		t.Errorf("after a chunk it is %+v, want zero", b)
+	}
+}
