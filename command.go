@@ -32,6 +32,7 @@ type commandOptions struct {
 	interval   time.Duration
 	start      time.Duration // until it is ready
 	stop       time.Duration // until it is killed
+	replaced   time.Duration // until the requests of one that was replaced are cut
 	stopSignal syscall.Signal
 	pool       func(network, address string) *upstream.Pool
 }
@@ -40,6 +41,7 @@ func newCommandOptions(args, environ []string, cfg Config) commandOptions {
 	return commandOptions{
 		args: args, env: commandEnv(environ), restart: cfg.Restart, upstream: cfg.Upstream, probe: cfg.Probe,
 		interval: cfg.ProbeInterval, start: cfg.StartTimeout, stop: cfg.ShutdownTimeout,
+		replaced:   max(cfg.ShutdownTimeout, cfg.UpstreamTimeout), // nobody waits for a reload to end, as for a stop
 		stopSignal: syscall.Signal(cfg.StopSignal),
 		pool:       func(network, address string) *upstream.Pool { return newPool(network, address, cfg) },
 	}
@@ -132,7 +134,7 @@ type commandEnded struct{ why string }
 func (e commandEnded) Error() string { return "the command has ended: " + e.why }
 
 // actor is the pair for run.Group. The interruption stops the command, and comes when the
-// front has no more requests for it.
+// front has no more requests for it. Without a front, it has the grace to end.
 func (c *command) actor(st *stopper, grace time.Duration) (execute func() error, interrupt func(error)) {
 	execute = func() error {
 		defer close(c.ended)
@@ -146,8 +148,12 @@ func (c *command) actor(st *stopper, grace time.Duration) (execute func() error,
 		if errors.As(context.Cause(st.begun), &cause) {
 			sig = cause.Signal.(syscall.Signal)
 		}
+		by := time.Now().Add(grace)
+		if !st.deadline.IsZero() { // the command has what its requests have left
+			by = later(st.deadline, time.Now().Add(min(grace, leastGrace)))
+		}
 		c.mu.Lock()
-		c.stopFor, c.stopBy = sig, time.Now().Add(grace)
+		c.stopFor, c.stopBy = sig, by
 		if c.stopSignal != 0 {
 			c.stopFor = c.stopSignal
 		}
@@ -155,6 +161,13 @@ func (c *command) actor(st *stopper, grace time.Duration) (execute func() error,
 		close(c.stopping)
 		<-c.ended
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 const (
@@ -166,6 +179,9 @@ const (
 	// after twice that, at most mostPause.
 	leastPause = 200 * time.Millisecond
 	mostPause  = 30 * time.Second
+	// leastGrace is what a command has to end, also when its requests have taken all the time
+	// until the deadline.
+	leastGrace = 500 * time.Millisecond
 	// leaveGrace is what the rest of a command's group has when the command has ended.
 	leaveGrace = 2 * time.Second
 )
@@ -405,7 +421,7 @@ func (c *command) retire(g *generation) {
 	if g.to != nil {
 		select {
 		case <-g.to.retire():
-		case <-time.After(c.stop):
+		case <-time.After(c.replaced):
 			c.log.Warn("requests of the old generation are cut", "generation", g.number, "requests", g.to.inFlight.Load())
 		case <-c.stopping:
 		}
@@ -464,21 +480,30 @@ func (c *command) deadline() time.Time {
 }
 
 // end asks a generation to end, and kills it and its group at the deadline, or when a second
-// signal comes.
+// signal comes. The deadline of the stop, should it begin meanwhile, is this one's, too.
 func (c *command) end(g *generation, sig syscall.Signal, by time.Time) {
 	_ = g.Signal(sig)
 	_ = g.Signal(syscall.SIGCONT) // one that is stopped would sleep through it
 	late := time.NewTimer(time.Until(by))
 	defer late.Stop()
-	select {
-	case <-g.Done():
+	for stopping := c.stopping; ; {
+		select {
+		case <-g.Done():
+			return
+		case <-stopping:
+			stopping = nil
+			if stopBy := c.deadline(); stopBy.Before(by) {
+				late.Reset(time.Until(stopBy))
+			}
+			continue
+		case <-late.C:
+			c.log.Error("the command is killed, as it has not ended in time", "pid", g.Pid, "generation", g.number)
+		case <-c.hurry.Done():
+			c.log.Warn("the command is killed, as a second signal came", "pid", g.Pid, "generation", g.number)
+		}
+		_ = g.Kill()
 		return
-	case <-late.C:
-		c.log.Error("the command is killed, as it has not ended in time", "pid", g.Pid, "generation", g.number)
-	case <-c.hurry.Done():
-		c.log.Warn("the command is killed, as a second signal came", "pid", g.Pid, "generation", g.number)
 	}
-	_ = g.Kill()
 }
 
 // bury notes the end of a generation, and ends what it has left.

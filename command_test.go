@@ -346,9 +346,10 @@ func TestReloadLosesNoRequest(t *testing.T) {
 	}
 }
 
+// Nobody waits for a reload to end, so that the deadline of a stop is none for it.
 func TestReloadLetsOldRequestsEnd(t *testing.T) {
 	t.Parallel()
-	in := startBefore(t, nil)
+	in := startBefore(t, nil, "IMAGELAB_SHUTDOWN_TIMEOUT=100ms")
 	old := in.pid(t)
 	answer := make(chan string, 1)
 	go func() {

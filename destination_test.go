@@ -20,7 +20,7 @@ func frontOf(t *testing.T, to backend) (url string) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	m := newMetrics(reg, newHealth(time.Now()), "", new(atomic.Int64))
-	f := newFront(to, Config{UpstreamWait: patience, ReadTimeout: patience}, false, newFrontMetrics(reg, m), slog.New(slog.DiscardHandler))
+	f := newFront(to, Config{UpstreamWait: patience, ReadTimeout: patience}, false, func() {}, newFrontMetrics(reg, m), slog.New(slog.DiscardHandler))
 	srv := httptest.NewServer(f)
 	t.Cleanup(srv.Close)
 	return srv.URL

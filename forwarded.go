@@ -80,17 +80,10 @@ func isForwarded(name string) bool {
 	return strings.HasPrefix(name, "X-Forwarded-") || name == "Forwarded" || name == "X-Real-Ip"
 }
 
-// forwarded says who asked for what. What a client says of that itself is believed of
-// Config.TrustedProxies only. Programs take "_" for "-", as CGI does (RFC 3875, 4.1.18), so
-// that a name with one may stand for any of these; and Proxy for a variable that many
-// libraries believe.
-func (p *passage) forwarded() {
-	h := p.r.Header
-	client, _, err := net.SplitHostPort(p.r.RemoteAddr)
-	if err != nil {
-		client = p.r.RemoteAddr
-	}
-	trusted := p.f.trusted.contain(client)
+// stripForged takes out what a client says itself of who asked for what, unless it is trusted.
+// Programs take "_" for "-", as CGI does (RFC 3875, 4.1.18), so that a name with one may stand
+// for any of these; and Proxy for a variable that many libraries believe.
+func stripForged(h http.Header, trusted bool) {
 	for name := range h {
 		switch {
 		case name[0] == 'X' || name[0] == 'F':
@@ -107,6 +100,26 @@ func (p *passage) forwarded() {
 			}
 		}
 	}
+}
+
+// trailer returns the request's trailers. Programs may take those for fields of the header, so
+// that they are stripped like it.
+func (p *passage) trailer() http.Header {
+	stripForged(p.r.Trailer, p.trusted)
+	return p.r.Trailer
+}
+
+// forwarded says who asked for what. What a client says of that itself is believed of
+// Config.TrustedProxies only.
+func (p *passage) forwarded() {
+	h := p.r.Header
+	client, _, err := net.SplitHostPort(p.r.RemoteAddr)
+	if err != nil {
+		client = p.r.RemoteAddr
+	}
+	trusted := p.f.trusted.contain(client)
+	p.trusted = trusted
+	stripForged(h, trusted)
 	if trusted {
 		if before := h["X-Forwarded-For"]; len(before) > 0 {
 			client = strings.Join(before, ", ") + ", " + client

@@ -26,6 +26,7 @@ type front struct {
 	patience time.Duration // Config.ReadTimeout
 	maxBody  int64         // Config.MaxBody if it is set, or more than there can be
 	metrics  *frontMetrics
+	failed   func() // is told of each request that the upstream has failed
 	log      *slog.Logger
 	lines    lineBudget
 	epoch    time.Time
@@ -34,10 +35,10 @@ type front struct {
 
 // newFront makes the front of a backend. The upstream has bounds of its own, so that
 // Config.MaxBody counts only if boundsBodies says that it was asked for.
-func newFront(b backend, cfg Config, boundsBodies bool, m *frontMetrics, log *slog.Logger) *front {
+func newFront(b backend, cfg Config, boundsBodies bool, failed func(), m *frontMetrics, log *slog.Logger) *front {
 	f := &front{
 		backend: b, wait: cfg.UpstreamWait, trusted: cfg.TrustedProxies, patience: cfg.ReadTimeout, maxBody: math.MaxInt64,
-		metrics: m, log: log.With("server", "app"), epoch: time.Now(),
+		metrics: m, failed: failed, log: log.With("server", "app"), epoch: time.Now(),
 	}
 	if boundsBodies {
 		f.maxBody = int64(cfg.MaxBody)
@@ -73,6 +74,7 @@ type passage struct {
 	body  clientBody
 	began time.Duration // since f.epoch
 
+	trusted    bool // the client is one of Config.TrustedProxies
 	expects100 bool
 	committed  bool // the answer's header is written
 	alone      int  // seconds in which nothing has come for a client that sends no more
@@ -91,7 +93,7 @@ func (p *passage) begin(w http.ResponseWriter, r *http.Request) {
 	p.w, p.r = w, r
 	p.began = time.Since(p.f.epoch)
 	p.to, p.x = nil, nil
-	p.expects100, p.committed, p.alone = false, false, 0
+	p.trusted, p.expects100, p.committed, p.alone = false, false, false, 0
 }
 
 // end gives back what the request has taken, also after a panic.
@@ -107,8 +109,6 @@ func (p *passage) end() {
 	p.req.Header, p.req.Body = nil, nil
 	p.f.passages.Put(p)
 }
-
-func (p *passage) trailer() http.Header { return p.r.Trailer }
 
 func (p *passage) flush() { _ = http.NewResponseController(p.w).Flush() }
 
@@ -515,6 +515,7 @@ func (p *passage) fail(err error) upstream.Reason {
 	if reason == upstream.Abandoned || reason == upstream.BodyFailed {
 		return reason // the client's doing
 	}
+	p.f.failed()
 	if held, ok := p.f.lines.take(time.Since(p.f.epoch)); ok {
 		consequence := "a request was not passed on"
 		if p.committed {

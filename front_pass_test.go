@@ -66,6 +66,27 @@ func TestFrontPassesTargetsOnByteForByte(t *testing.T) {
 	}
 }
 
+// What a client must not say in its header it must not say behind the body: some programs take
+// trailers for fields of the header.
+func TestFrontPassesTrailersOn(t *testing.T) {
+	t.Parallel()
+	const request = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: X-Forwarded-For, X-Sum\r\n\r\n3\r\nabc\r\n0\r\n" +
+		"X-Forwarded-For: 6.6.6.6\r\nX-Sum: 7\r\nX-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\nProxy: evil\r\n\r\n"
+	for trusted, want := range map[string]string{
+		"IMAGELAB_TRUSTED_PROXIES=":            "map[X-Sum:[7]]",
+		"IMAGELAB_TRUSTED_PROXIES=127.0.0.0/8": "map[Forwarded:[for=6.6.6.6] X-Forwarded-For:[6.6.6.6] X-Real-Ip:[6.6.6.6] X-Sum:[7]]",
+	} {
+		in := startFront(t, func(w http.ResponseWriter, r *http.Request) {
+			declared := len(r.Trailer)
+			_, _ = io.Copy(io.Discard, r.Body)
+			fmt.Fprint(w, declared, " ", r.Trailer)
+		}, trusted)
+		if got := passThrough(t, in.app, nil, request); got.code != 200 || got.body[2:] != want {
+			t.Errorf("%s: the upstream got the trailers %s, want %s", trusted, got.body, want)
+		}
+	}
+}
+
 func TestFrontPassesFieldsOn(t *testing.T) {
 	t.Parallel()
 	const trusted = "IMAGELAB_TRUSTED_PROXIES=10.0.0.0/8, 127.0.0.0/8"

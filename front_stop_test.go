@@ -69,8 +69,98 @@ func TestStopAnswersWhatWaitsForTheUpstream(t *testing.T) {
 	if o := <-got; o.code != 503 || !o.last || !strings.HasPrefix(o.body, isRefused("upstream-not-there")) {
 		t.Errorf("got %+v, want 503", o)
 	}
-	if code := in.wait(t); code != 0 {
-		t.Errorf("exit = %d, want 0; log:\n%s", code, in.log)
+	if code := in.wait(t); code != 1 {
+		t.Errorf("exit = %d, want 1; log:\n%s", code, in.log)
+	}
+}
+
+// A request that the upstream fails during the stop is none that was not lost.
+func TestStopCountsWhatTheUpstreamFails(t *testing.T) {
+	t.Parallel()
+	const says = "stopped, requests were not answered by the upstream"
+	const post = "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
+	for name, tc := range map[string]struct {
+		path string // /a has no answer, /b half of one
+		code int
+	}{"no answer": {"/a", 502}, "half an answer": {"/b", 200}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			begun, end := make(chan struct{}), make(chan struct{})
+			in := startFrontProcess(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/b" {
+					w.Header().Set("Content-Length", "10")
+					_, _ = io.WriteString(w, "half")
+					_ = http.NewResponseController(w).Flush()
+				}
+				close(begun)
+				<-end
+				panic(http.ErrAbortHandler)
+			})
+			got := make(chan outcome, 1)
+			go func() { got <- passThrough(t, in.app, nil, fmt.Sprintf(post, tc.path)) }()
+			<-begun
+			in.signal(t, syscall.SIGTERM)
+			eventually(t, "drain", func() bool { return in.log.find("draining") != nil })
+			close(end)
+			if o := <-got; o.code != tc.code {
+				t.Errorf("got %+v, want %d", o, tc.code)
+			}
+			if code := in.wait(t); code != 1 || in.log.find(says)["failed"] != 1. {
+				t.Errorf("exit = %d, want 1 and one that failed; log:\n%s", code, in.log)
+			}
+		})
+	}
+	t.Run("a command that dies", func(t *testing.T) {
+		t.Parallel()
+		in := startBefore(t, nil)
+		pid := in.pid(t)
+		got := make(chan outcome, 1)
+		go func() { got <- passThrough(t, in.app, nil, fmt.Sprintf(post, "/slow?for=1m")) }()
+		eventually(t, "request", func() bool {
+			_, body := fetch(t, "GET", in.ops+"/metrics", "")
+			return strings.Contains(body, `imagelab_http_requests_in_flight{route="upstream",server="app"} 1`)
+		})
+		in.signal(t, syscall.SIGTERM)
+		eventually(t, "drain", func() bool { return in.log.find("draining") != nil })
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+		if o := <-got; o.code != 502 {
+			t.Errorf("got %+v, want 502", o)
+		}
+		if code := in.wait(t); code != 128+9 || in.log.find(says)["failed"] != 1. {
+			t.Errorf("exit = %d, want that of the command and one that failed; log:\n%s", code, in.log)
+		}
+	})
+	t.Run("what failed before is none of the stop's", func(t *testing.T) {
+		t.Parallel()
+		in := startFrontProcess(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+		if o := passThrough(t, in.app, nil, fmt.Sprintf(post, "/")); o.code != 502 {
+			t.Errorf("got %+v, want 502", o)
+		}
+		in.signal(t, syscall.SIGTERM)
+		if code := in.wait(t); code != 0 || in.log.find("stopped, no request was lost") == nil {
+			t.Errorf("exit = %d, want 0; log:\n%s", code, in.log)
+		}
+	})
+}
+
+// There is one deadline: what requests have taken of it, the command has no more.
+func TestCommandHasTheRestOfTheDeadline(t *testing.T) {
+	t.Parallel()
+	const deadline = 3 * time.Second
+	in := startBefore(t, []string{"-deaf"}, "IMAGELAB_SHUTDOWN_TIMEOUT="+deadline.String())
+	conn, _ := dial(t, host(in.app))
+	_, _ = io.WriteString(conn, "GET /slow?for=1m HTTP/1.1\r\nHost: x\r\n\r\n")
+	eventually(t, "request", func() bool {
+		_, body := fetch(t, "GET", in.ops+"/metrics", "")
+		return strings.Contains(body, `imagelab_http_requests_in_flight{route="upstream",server="app"} 1`)
+	})
+	began := time.Now()
+	in.signal(t, syscall.SIGTERM)
+	if code := in.wait(t); code != 128+9 {
+		t.Errorf("exit = %d, want that of a command that was killed; log:\n%s", code, in.log)
+	}
+	if took := time.Since(began); took < deadline || took >= 2*deadline {
+		t.Errorf("the stop took %v, want the deadline of %v and a moment", took, deadline)
 	}
 }
 

@@ -125,8 +125,11 @@ const dockerGrace = 10 * time.Second
 const balancerIdle = 60 * time.Second
 
 // logStart says what the process will bear.
-func logStart(cfg Config, lim limits, log *slog.Logger) {
+func logStart(cfg Config, hasCommand bool, lim limits, log *slog.Logger) {
 	budget := cfg.DrainDelay + cfg.ShutdownTimeout + opsDrain.timeout
+	if hasCommand {
+		budget += leastGrace
+	}
 	log.Info("started", "version", version, "variant", cfg.Variant, "pid", os.Getpid(),
 		"max_in_flight", lim.inFlight, "memory_limit_bytes", lim.memory, "gomemlimit_bytes", debug.SetMemoryLimit(-1), "stop_budget_seconds", budget.Seconds())
 	if budget > dockerGrace {

@@ -117,7 +117,7 @@ func serve(stop *stopper, args []string, cfg Config, vars []variable, environ []
 		app := newServer(appLn, newServerOptions("app", cfg, lim.inFlight), log, m)
 		servers = append(servers, app)
 		if to != nil {
-			addFront(app, to, cfg, vars, opsLn == nil, reg, log)
+			addFront(app, to, cfg, vars, opsLn == nil, stop.failed, reg, log)
 		} else {
 			blobs := openStore(cfg, lim.uploads, reg, m, log)
 			defer blobs.close()
@@ -164,7 +164,7 @@ func serve(stop *stopper, args []string, cfg Config, vars []variable, environ []
 	}
 	group.Add(m.track("signal-reader")(stop.reader()))
 
-	logStart(cfg, lim, log)
+	logStart(cfg, hasCommand, lim, log)
 	logExposure(cfg, log)
 	h.set(ready)
 	return stop.exitCode(group.Run(), log)

@@ -39,9 +39,9 @@ func addAppRoutes(s *server, cfg Config, h *health, st *store) {
 
 // addFront passes everything on to the backend instead. The ops paths are the server's own
 // if they are on the app listener.
-func addFront(s *server, to backend, cfg Config, vars []variable, opsHere bool, reg prometheus.Registerer, log *slog.Logger) {
+func addFront(s *server, to backend, cfg Config, vars []variable, opsHere bool, failed func(), reg prometheus.Registerer, log *slog.Logger) {
 	boundsBodies := named(vars, "IMAGELAB_MAX_BODY").Source != "default"
-	f := newFront(to, cfg, boundsBodies, newFrontMetrics(reg, s.metrics), log)
+	f := newFront(to, cfg, boundsBodies, failed, newFrontMetrics(reg, s.metrics), log)
 	own := ""
 	if opsHere {
 		own = "/-/"

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,7 +26,9 @@ type stopper struct {
 	hurry context.Context // ends at the second
 	cut   context.CancelCauseFunc
 
-	report drain.Report // of the app server; complete when the group has ended
+	report   drain.Report // of the app server; complete when the group has ended
+	deadline time.Time    // of its requests; set before the command's stop begins
+	failures atomic.Int64 // requests that an upstream has failed since the stop has begun
 
 	// With a command every signal is read, and others takes those that do not stop.
 	others func(syscall.Signal) (taken bool)
@@ -119,6 +122,14 @@ type drainTimes struct {
 // by then Docker's patience is nearly over.
 var opsDrain = drainTimes{timeout: time.Second}
 
+// failed notes that the upstream has failed a request: its client got an error instead of an
+// answer, or a part of one.
+func (st *stopper) failed() {
+	if st.begun.Err() != nil {
+		st.failures.Add(1)
+	}
+}
+
 // actor waits for the stop to begin, and declares it before anything else of it happens.
 func (st *stopper) actor(h *health, servers []*server, times drainTimes, log *slog.Logger) (execute func() error, interrupt func(error)) {
 	declare := sync.OnceFunc(func() {
@@ -158,12 +169,13 @@ func (st *stopper) serverActor(s *server, times drainTimes) (execute func() erro
 		case <-time.After(times.delay):
 		case <-st.hurry.Done():
 		}
-		ctx, cancel := context.WithTimeout(st.hurry, times.timeout)
+		deadline := time.Now().Add(times.timeout)
+		ctx, cancel := context.WithDeadline(st.hurry, deadline)
 		defer cancel()
 		report := s.drain.Shutdown(ctx)
 		s.tell(report)
 		if s.name == "app" {
-			st.report = report
+			st.report, st.deadline = report, deadline
 		}
 	}
 }
@@ -191,12 +203,14 @@ func (st *stopper) exitCode(err error, log *slog.Logger) (exit int) {
 	if report.Lossy != nil {
 		unchecked = report.Lossy.Error()
 	}
+	failed := st.failures.Load()
 	var second signalError
 	switch {
 	case errors.As(context.Cause(st.hurry), &second):
 		switch {
-		case report.Requests > 0:
-			log.Error("stopped at once by a second signal, requests in flight were cut", "signal", second.String(), "cut", report.Requests)
+		case report.Requests > 0 || failed > 0:
+			log.Error("stopped at once by a second signal, requests in flight were cut", "signal", second.String(),
+				"cut", report.Requests, "failed", failed)
 		case !report.Lossless():
 			log.Warn("stopped at once by a second signal, no request that was seen was cut", "signal", second.String(), "late", report.Late, "not_checked", unchecked)
 		default:
@@ -212,7 +226,10 @@ func (st *stopper) exitCode(err error, log *slog.Logger) (exit int) {
 		log.Error("stopped by a failure", "err", err)
 		return exitFailed
 	case report.Requests > 0:
-		log.Error("stopped, requests in flight were cut at the deadline", "cut", report.Requests)
+		log.Error("stopped, requests in flight were cut at the deadline", "cut", report.Requests, "failed", failed)
+		return exitFailed
+	case failed > 0:
+		log.Error("stopped, requests were not answered by the upstream", "failed", failed)
 		return exitFailed
 	case !report.Lossless():
 		log.Warn("stopped, no request that was seen was cut", "late", report.Late, "not_checked", unchecked)
