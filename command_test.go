@@ -123,6 +123,17 @@ func (in *instance) pid(t *testing.T) int {
 	return pid
 }
 
+// Without a front nobody knows what the command has served.
+func TestStopOfACommandWithoutAFrontClaimsNothing(t *testing.T) {
+	t.Parallel()
+	in := startCommand(t, []string{"sleep", "1000"})
+	in.signal(t, syscall.SIGTERM)
+	in.wait(t)
+	if in.log.find("stopped, requests of the command are its own business") == nil || strings.Contains(in.log.String(), "no request was lost") {
+		t.Errorf("the log says:\n%s", in.log)
+	}
+}
+
 func TestCommandsExitCodeIsTheProcesss(t *testing.T) {
 	t.Parallel()
 	for script, want := range map[string]int{"exit 0": 0, "exit 1": 1, "exit 77": 77, "exit 255": 255, "kill -KILL $$": 137, "kill -TERM $$": 143, "kill -SEGV $$": 139} {

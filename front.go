@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"imagelab/drain"
@@ -112,9 +113,7 @@ func (p *passage) end() {
 
 func (p *passage) flush() { _ = http.NewResponseController(p.w).Flush() }
 
-func (p *passage) unblockBody() {
-	_ = http.NewResponseController(p.w).SetReadDeadline(time.Unix(1, 0))
-}
+func (p *passage) unblockBody() { p.body.unblock() }
 
 // mostTries is how often a request is sent at most.
 const mostTries = 3
@@ -164,20 +163,19 @@ func (p *passage) letGo() {
 }
 
 // mayRepeat says whether the request can be sent once more. The connection ended without a
-// byte of an answer, and either no byte of the request has left, or to act on it twice is to
-// act on it once (RFC 9110, 9.2.2) and it has no body.
+// byte of an answer, and either no byte of the request has left, or it is idempotent and has no
+// body.
 func (p *passage) mayRepeat(err error) bool {
 	var failure *upstream.Error
 	if !errors.As(err, &failure) || failure.Reason != upstream.Closed || p.r.Context().Err() != nil {
 		return false
 	}
-	if failure.Untouched {
-		return true
-	}
-	if p.req.Body != nil {
-		return false
-	}
-	switch p.r.Method {
+	return failure.Untouched || !p.req.Once
+}
+
+// isIdempotent says whether to act on a request twice is to act on it once (RFC 9110, 9.2.2).
+func isIdempotent(method string) bool {
+	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
 		return true
 	}
@@ -395,6 +393,7 @@ func (p *passage) requestBody() {
 	r, req := p.r, &p.req
 	req.Body, req.Length, req.Expects100 = nil, 0, false
 	req.States = len(r.Header["Content-Length"]) > 0
+	req.Once = r.ContentLength != 0 || !isIdempotent(r.Method)
 	if r.ContentLength == 0 {
 		return
 	}
@@ -416,12 +415,25 @@ type clientBody struct {
 	came     int           // of the 64 KiB
 	room     int64         // bytes that may come
 	begun    bool
+	unwanted atomic.Bool
 }
+
+// unblock ends a Read that waits, and the next.
+func (b *clientBody) unblock() {
+	b.unwanted.Store(true)
+	_ = b.rc.SetReadDeadline(past)
+}
+
+// past is a deadline that has passed.
+var past = time.Unix(1, 0)
 
 func (b *clientBody) Read(p []byte) (int, error) {
 	began := time.Now()
 	if b.begun { // the server's own deadline is for the first, and net/http lifts both behind the last
 		_ = b.rc.SetReadDeadline(began.Add(b.left))
+		if b.unwanted.Load() { // since before that
+			_ = b.rc.SetReadDeadline(past)
+		}
 	}
 	b.begun = true
 	n, err := b.from.Read(p)

@@ -530,14 +530,14 @@ func TestFrontKeepsConnectionsForAWhile(t *testing.T) {
 	up := startUpstream(t, answers(slices.Repeat([]string{fine}, 100)...))
 	in := start(t, "IMAGELAB_UPSTREAM=http://"+up.addr, "IMAGELAB_UPSTREAM_IDLE=300ms")
 	for range 20 {
-		passThrough(t, in.app, nil, aPOST)
+		passThrough(t, in.app, nil, aGET)
 	}
 	if n := up.conns.Load(); n > 3 { // 1, unless this machine was busy for 300 ms
 		t.Errorf("%d connections for 20 requests in a row, want one", n)
 	}
 	before := up.conns.Load()
 	time.Sleep(400 * time.Millisecond)
-	passThrough(t, in.app, nil, aPOST)
+	passThrough(t, in.app, nil, aGET)
 	if n := up.conns.Load(); n != before+1 {
 		t.Errorf("%d connections after a pause, want %d", n, before+1)
 	}

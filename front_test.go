@@ -262,11 +262,11 @@ func frontCases() []frontCase {
 			_, _ = io.WriteString(c, fine)
 			noAnswer(c)
 		}, noAnswer, answers(fine)), requests: []string{aGET, aGET}, code: 200, body: "fine\n", sent: 4},
-		{name: "it closes a kept connection as a PUT with a body comes", serve: keptThen(noAnswer), requests: []string{aGET, aPUT}, code: 502, body: closed, sent: 2},
-		{name: "it closes a kept connection as a POST comes", serve: keptThen(noAnswer), requests: []string{aGET, aPOST}, code: 502, body: closed, sent: 2},
-		{name: "it closes a kept connection as a POST without a body comes", serve: keptThen(noAnswer), requests: []string{aGET, emptyPOST}, code: 502, body: closed, sent: 2},
-		{name: "it has closed a kept connection before a POST comes", serve: closedBefore(""), requests: []string{aGET, aPOST}, code: 200, body: "fine\n", sent: 2, waits: true},
-		{name: "it has sent something on a kept connection before a POST comes", serve: closedBefore("HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"), requests: []string{aGET, aPOST}, code: 200, body: "fine\n", sent: 2, waits: true},
+		{name: "it keeps a connection, and a POST comes", serve: keptThen(noAnswer), requests: []string{aGET, aPOST}, code: 200, body: "fine\n", sent: 2},
+		{name: "it keeps a connection, and a POST without a body comes", serve: keptThen(noAnswer), requests: []string{aGET, emptyPOST}, code: 200, body: "fine\n", sent: 2},
+		{name: "it keeps a connection, and a PUT with a body comes", serve: keptThen(noAnswer), requests: []string{aGET, aPUT}, code: 200, body: "fine\n", sent: 2},
+		{name: "it has closed a kept connection before a GET comes", serve: closedBefore(""), requests: []string{aGET, aGET}, code: 200, body: "fine\n", sent: 2, waits: true},
+		{name: "it has sent something on a kept connection before a GET comes", serve: closedBefore("HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"), requests: []string{aGET, aGET}, code: 200, body: "fine\n", sent: 2, waits: true},
 		{name: "it closes within the header", serve: answers("HTTP/1.1 200 OK\r\nContent-Le"), requests: []string{aGET}, code: 502, body: cutHeader, sent: 1},
 		{name: "it resets within the header", serve: func(c *fakeConn) {
 			c.header()
@@ -293,6 +293,8 @@ func frontCases() []frontCase {
 		refusing("it sends a Content-Length that is none", "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nfine\n"),
 		refusing("it sends Content-Length and Transfer-Encoding", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
 		refusing("it sends a coding that is not chunked", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+		{name: "it switches to another protocol than the one asked for", serve: answers("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: y\r\n\r\n"),
+			requests: []string{fmt.Sprintf(upgradeTo, "x")}, code: 502, body: malformed, sent: 1},
 		refusing("it switches protocols unasked", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"),
 		cutting("its body is shorter than Content-Length", "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nfine\n"),
 		{name: "its body is longer than Content-Length", serve: func(c *fakeConn) {

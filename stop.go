@@ -27,7 +27,7 @@ type stopper struct {
 	cut   context.CancelCauseFunc
 
 	report   drain.Report // of the app server; complete when the group has ended
-	deadline time.Time    // of its requests; set before the command's stop begins
+	deadline time.Time    // of its requests; set before the command's stop begins, zero without an app server
 	failures atomic.Int64 // requests that an upstream has failed since the stop has begun
 
 	// With a command every signal is read, and others takes those that do not stop.
@@ -204,6 +204,10 @@ func (st *stopper) exitCode(err error, log *slog.Logger) (exit int) {
 		unchecked = report.Lossy.Error()
 	}
 	failed := st.failures.Load()
+	served := "no request was lost"
+	if st.deadline.IsZero() { // the command has its own listeners, if any
+		served = "requests of the command are its own business"
+	}
 	var second signalError
 	switch {
 	case errors.As(context.Cause(st.hurry), &second):
@@ -214,7 +218,7 @@ func (st *stopper) exitCode(err error, log *slog.Logger) (exit int) {
 		case !report.Lossless():
 			log.Warn("stopped at once by a second signal, no request that was seen was cut", "signal", second.String(), "late", report.Late, "not_checked", unchecked)
 		default:
-			log.Info("stopped at once by a second signal, no request was lost", "signal", second.String())
+			log.Info("stopped at once by a second signal, "+served, "signal", second.String())
 		}
 		if number, ok := second.Signal.(syscall.Signal); ok {
 			return 128 + int(number)
@@ -234,7 +238,7 @@ func (st *stopper) exitCode(err error, log *slog.Logger) (exit int) {
 	case !report.Lossless():
 		log.Warn("stopped, no request that was seen was cut", "late", report.Late, "not_checked", unchecked)
 	default:
-		log.Info("stopped, no request was lost")
+		log.Info("stopped, " + served)
 	}
 	return exitOK
 }

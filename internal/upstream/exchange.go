@@ -44,6 +44,10 @@ type Request struct {
 	// is not wanted to its end.
 	UnblockBody func()
 
+	// Once says that it cannot be sent again, should the server close a kept connection as it
+	// comes: so it has one of its own, which is not kept.
+	Once bool
+
 	// Watch is asked every second while the server is waited for: an error ends the wait. It
 	// may be nil.
 	Watch func() error
@@ -96,7 +100,10 @@ const (
 // connection only.
 func (p *Pool) Begin(ctx context.Context, req *Request) (*Exchange, error) {
 	now := time.Now()
-	c := p.get(now)
+	var c *conn
+	if !req.Once {
+		c = p.get(now)
+	}
 	reused := c != nil
 	if !reused {
 		var err error
@@ -161,8 +168,12 @@ func appendHead(b []byte, req *Request) []byte {
 		b = append(b, "Connection: Upgrade\r\nUpgrade: "...)
 		b = append(b, req.Upgrade...)
 		b = append(b, "\r\n"...)
+	case req.TakesTrailers && req.Once:
+		b = append(b, "Connection: TE, close\r\nTE: trailers\r\n"...)
 	case req.TakesTrailers:
 		b = append(b, "Connection: TE\r\nTE: trailers\r\n"...)
+	case req.Once:
+		b = append(b, "Connection: close\r\n"...)
 	}
 	switch {
 	case req.Body != nil && req.Length < 0:

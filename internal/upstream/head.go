@@ -98,7 +98,7 @@ var (
 	errName       = errors.New("a field name that is no token")
 	errLength     = errors.New("a Content-Length that is none, or more than one")
 	errCoding     = errors.New("a Transfer-Encoding other than chunked, beside Content-Length, or in HTTP/1.0")
-	errSwitch     = errors.New("101 that was not asked for, or came before the end of the request")
+	errSwitch     = errors.New("101 for a protocol that was not asked for, or before the end of the request")
 	errChunk      = errors.New("a chunk that is none")
 )
 
@@ -135,15 +135,25 @@ func hasControl(line []byte) bool {
 	return false
 }
 
+// isOneOf says whether a protocol is one of those that were asked for (RFC 9110, 7.8).
+func isOneOf(protocol, asked string) bool {
+	for one := range strings.SplitSeq(asked, ",") {
+		if one = strings.Trim(one, " \t"); one != "" && strings.EqualFold(one, protocol) {
+			return true
+		}
+	}
+	return false
+}
+
 // take reads the fields of a header, and what they say of the body and the connection.
 func (x *Exchange) take(into http.Header, status int, http11 bool, block []byte) error {
-	x.keep = http11
+	x.keep = http11 && !x.req.Once
 	f := fields{into: into}
 	if err := f.read(block[bytes.IndexByte(block, '\n')+1:]); err != nil {
 		return err
 	}
 	isUpgrade := status == http.StatusSwitchingProtocols
-	if isUpgrade && (x.req.Upgrade == "" || !x.allRead.Load()) {
+	if isUpgrade && (!isOneOf(f.upgrade, x.req.Upgrade) || !x.allRead.Load()) {
 		return errSwitch
 	}
 	for _, value := range f.connection {

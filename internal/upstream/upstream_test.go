@@ -281,6 +281,56 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 	}
 }
 
+// What cannot be sent again has a connection of its own, also where one is kept, and leaves none.
+func TestRequestsThatAreSentOnceHaveTheirOwnConnections(t *testing.T) {
+	t.Parallel()
+	var conns atomic.Int64
+	said := make(chan string, 10)
+	pool := startServer(t, func(c net.Conn, r *bufio.Reader) {
+		conns.Add(1)
+		for header := readHeader(r); header != ""; header = readHeader(r) {
+			said <- header
+			_, _ = io.WriteString(c, ok+none)
+		}
+	})
+	get, post, upgrade := &Request{Method: "GET"}, &Request{Method: "POST", Once: true, TakesTrailers: true}, &Request{Method: "POST", Once: true, Upgrade: "x"}
+	for _, tc := range []struct {
+		req        *Request
+		conns      int64
+		connection string
+	}{
+		{get, 1, ""}, {post, 2, "Connection: TE, close"}, {&Request{Method: "POST", Once: true}, 3, "Connection: close"}, {upgrade, 4, "Connection: Upgrade"}, {get, 4, ""},
+	} {
+		if got := send(t, pool, tc.req); got.err != nil {
+			t.Fatal(got.err)
+		}
+		connection := ""
+		for line := range strings.SplitSeq(<-said, "\r\n") {
+			if strings.HasPrefix(line, "Connection:") {
+				connection = line
+			}
+		}
+		if n := conns.Load(); n != tc.conns || connection != tc.connection {
+			t.Errorf("%s: %d connections, %q, want %d, %q", tc.req.Method, n, connection, tc.conns, tc.connection)
+		}
+	}
+}
+
+func TestProtocolsThatWereAskedFor(t *testing.T) {
+	t.Parallel()
+	for asked, want := range map[string]string{
+		"": "malformed", "websocket": "", "WebSocket": "", "h2c, websocket": "", "h2c": "malformed", "websocket/13": "malformed", ",": "malformed",
+	} {
+		got := exchangeOver(&Request{Method: "GET", Upgrade: asked}, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", 1000)
+		if reason := got.reason(); reason != want {
+			t.Errorf("websocket for %q: %q, want %q", asked, reason, want)
+		}
+	}
+	if got := exchangeOver(&Request{Method: "GET", Upgrade: "x"}, "HTTP/1.1 101 Switching Protocols\r\n\r\n", 1000); got.reason() != "malformed" {
+		t.Errorf("101 without a protocol: %q", got.reason())
+	}
+}
+
 func TestIdleConnectionsAreClosed(t *testing.T) {
 	t.Parallel()
 	ended := make(chan struct{})
