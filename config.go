@@ -50,6 +50,7 @@ type Config struct {
 
 	DrainDelay        time.Duration `group:"Stopping" env:"IMAGELAB_DRAIN_DELAY" envDefault:"250ms" min:"0s" max:"10m" desc:"after SIGTERM, how long new connections are still served while /readyz says draining"`
 	ShutdownTimeout   time.Duration `env:"IMAGELAB_SHUTDOWN_TIMEOUT" envDefault:"8s" min:"0s" max:"1h" desc:"after the delay, how long requests in flight may take before they are cut"`
+	LastScrape        time.Duration `env:"IMAGELAB_LAST_SCRAPE" envDefault:"0s" min:"0s" max:"10m" desc:"after a stop that has cut requests, how long the ops listener waits for one more GET /metrics"`
 	ReadHeaderTimeout time.Duration `group:"Limits" env:"IMAGELAB_READ_HEADER_TIMEOUT" envDefault:"5s" min:"1ms" max:"1h" desc:"how long a client may take to send a request's header"`
 	ReadTimeout       time.Duration `env:"IMAGELAB_READ_TIMEOUT" envDefault:"30s" min:"1ms" max:"24h" desc:"how long a client may take to send a whole request"`
 	WriteTimeout      time.Duration `env:"IMAGELAB_WRITE_TIMEOUT" envDefault:"30s" min:"1ms" max:"24h" desc:"how long a client may take to accept 64 KiB of a response"`

@@ -125,9 +125,10 @@ func serve(stop *stopper, args []string, cfg Config, vars []variable, environ []
 		}
 	}
 	apps := len(servers)
+	scrapes := newLastScrape(newMetricsHandler(reg, log), cfg.LastScrape)
 	watchers := opsRoutes{
 		token: cfg.OpsToken, guard: newGuard(cfg, m), pprof: servesPprof(cfg), variables: vars,
-		health: h, auditor: auditor, metrics: newMetricsHandler(reg, log), events: live,
+		health: h, auditor: auditor, metrics: scrapes, events: live,
 		profiles: newSlots(1, "profiles", m),
 	}
 	if opsLn != nil {
@@ -151,6 +152,7 @@ func serve(stop *stopper, args []string, cfg Config, vars []variable, environ []
 		group.Add(m.track("command")(program.actor(stop, cfg.ShutdownTimeout)))
 	}
 	for _, ops := range servers[apps:] {
+		group.Add(scrapes.actor(stop, log))
 		group.Add(m.track("ops")(stop.serverActor(ops, opsDrain)))
 	}
 	group.Add(m.track("audit")(auditor.actor()))

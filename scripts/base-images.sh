@@ -240,8 +240,8 @@ adduser_into() {
 	chmod 755 "$1/bin/addgroup" "$1/bin/adduser"
 }
 
-# Prometheus: built from its module, with busybox for the health check, in the
-# places of the official image. The module has no built web interface.
+# Prometheus and promtool: built from their module, with busybox for the health check, in
+# the places of the official image. The module has no built web interface.
 
 name_prometheus() { echo "imagelab-base/prometheus:${prometheus_official##*:}"; }
 
@@ -258,8 +258,10 @@ local_prometheus() {
 	busybox_into "$tree"
 	root_user_into "$tree"
 	mkdir -p "$tree/prometheus"
-	go_build github.com/prometheus/prometheus/cmd/prometheus "$version" "$tree/bin/prometheus" \
-		-tags remove_all_sd -ldflags "-s -w -X github.com/prometheus/common/version.Version=$release"
+	for program in prometheus promtool; do
+		go_build "github.com/prometheus/prometheus/cmd/$program" "$version" "$tree/bin/$program" \
+			-tags remove_all_sd -ldflags "-s -w -X github.com/prometheus/common/version.Version=$release"
+	done
 	import "$tree" -c 'WORKDIR /prometheus' -c 'ENTRYPOINT ["/bin/prometheus"]'
 }
 
