@@ -39,6 +39,8 @@ type stack struct {
 	services   map[string]*container
 	prometheus string // base URL
 	helper     string
+	// compose is Docker Compose with the stack's files, ports and name.
+	compose func(args ...string) *exec.Cmd
 }
 
 // composeFile is what docker compose config makes of compose.yaml.
@@ -74,8 +76,9 @@ func readCompose(t *testing.T, cmd *exec.Cmd) *composeFile {
 	return &file
 }
 
-// up starts the stack and waits until Docker calls each service healthy.
-func up(t *testing.T) *stack {
+// up starts the stack and waits until Docker calls each service healthy. The files are
+// added to compose.yaml.
+func up(t *testing.T, files ...string) *stack {
 	t.Helper()
 	needEngine(t)
 	project := newName()
@@ -98,10 +101,15 @@ func up(t *testing.T) *stack {
 		environment = append(environment, name+"="+ports[name])
 	}
 	compose := func(args ...string) *exec.Cmd {
-		cmd := composeCommand(t, append([]string{"-p", project, "-f", "compose.yaml", "-f", file}, args...)...)
+		given := []string{"-p", project}
+		for _, f := range append([]string{"compose.yaml", file}, files...) {
+			given = append(given, "-f", f)
+		}
+		cmd := composeCommand(t, append(given, args...)...)
 		cmd.Env = environ(environment...)
 		return cmd
 	}
+	s.compose = compose
 	s.composeFile = readCompose(t, compose("config", "--format", "json"))
 	if image := s.Services["prometheus"].Image; !imageIsHere(t, image) {
 		leaveOut(t, "no image "+image+": scripts/base-images.sh makes one")
@@ -125,19 +133,25 @@ func up(t *testing.T) *stack {
 		t.Fatalf("compose up: %v: %s", err, stderr)
 	}
 	for _, variant := range variants {
-		id, stderr, err := execute(t, compose("ps", "-q", variant))
-		if err != nil {
-			t.Fatalf("compose ps: %v: %s", err, stderr)
-		}
 		upper := strings.ToUpper(variant)
 		s.services[variant] = &container{
-			name: strings.TrimSpace(id),
+			name: s.id(t, variant),
 			app:  "http://127.0.0.1:" + ports[upper+"_PORT"],
 			ops:  "http://127.0.0.1:" + ports[upper+"_OPS_PORT"],
 		}
 	}
 	s.prometheus = "http://127.0.0.1:" + ports["PROMETHEUS_PORT"]
 	return s
+}
+
+// id is that of the service's container, of which there is one.
+func (s *stack) id(t *testing.T, service string) string {
+	t.Helper()
+	id, stderr, err := execute(t, s.compose("ps", "-q", "-a", service))
+	if err != nil {
+		t.Fatalf("compose ps: %v: %s", err, stderr)
+	}
+	return strings.TrimSpace(id)
 }
 
 func imageIsHere(t *testing.T, image string) bool {
@@ -248,7 +262,8 @@ func (s *stack) checkGrace(t *testing.T, variant string) {
 	}
 	var budget time.Duration
 	for _, v := range vars {
-		if v.Name == "IMAGELAB_DRAIN_DELAY" || v.Name == "IMAGELAB_SHUTDOWN_TIMEOUT" {
+		switch v.Name {
+		case "IMAGELAB_DRAIN_DELAY", "IMAGELAB_SHUTDOWN_TIMEOUT", "IMAGELAB_LAST_SCRAPE":
 			d, err := time.ParseDuration(v.Value)
 			if err != nil {
 				t.Fatalf("%s: %v", v.Name, err)
@@ -257,7 +272,7 @@ func (s *stack) checkGrace(t *testing.T, variant string) {
 		}
 	}
 	if budget == 0 || grace <= budget {
-		t.Errorf("stop_grace_period = %v, want more than delay and timeout, which are %v", grace, budget)
+		t.Errorf("stop_grace_period = %v, want more than delay, timeout and last scrape, which are %v", grace, budget)
 	}
 }
 
