@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds what a one-node Kubernetes needs, into KUBERNETES_BIN (.tools/kubernetes/bin):
 # kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy and kubectl.
-# From their module, in about ten minutes, where no release can be downloaded; what is there
+# From their module, in ten minutes and more, where no release can be downloaded; what is there
 # is left alone.
 # shellcheck source=lib.sh
 . "$(dirname -- "$0")/lib.sh"
@@ -20,7 +20,7 @@ build() {
 	go mod edit -require "k8s.io/kubernetes@v$release"
 	file=$(go mod download -json "k8s.io/kubernetes@v$release" | sed -n 's/^\t"GoMod": "\(.*\)",$/\1/p')
 	[ -n "$file" ] || die "k8s.io/kubernetes@v$release cannot be downloaded: is there a network, and is go env GOPROXY right?"
-	for module in $(sed -n 's/^\t\(k8s.io\/[a-z-]*\) => .\/staging\/.*/\1/p' "$file"); do
+	sed -n 's/^\t\(k8s.io\/[a-z-]*\) => .\/staging\/.*/\1/p' "$file" | while read -r module; do
 		go mod edit -replace "$module=$module@v0.${release#*.}"
 	done
 	echo 'package build' >build.go
@@ -44,5 +44,5 @@ done
 [ -n "$missing" ] || exit 0
 need_go
 scratch_dir
-step "building Kubernetes $release into $bin: about ten minutes, once"
+step "building Kubernetes $release into $bin: ten minutes and more, once"
 patiently "building Kubernetes $release" kubernetes build
