@@ -6,10 +6,10 @@ export VERSION COMMIT
 
 COMPOSE := scripts/compose.sh
 
-.PHONY: examples help up down logs audit compare run test soak mutate bench build images size size-record history clean
+.PHONY: k8s swarm examples help up down logs audit compare run test soak mutate bench build images size size-record history clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' Makefile
 
 up: ## build and start both variants and Prometheus, wait until healthy, print addresses
 	@scripts/up.sh
@@ -34,6 +34,12 @@ test: ## run the tests of every module, and say what had to be left out
 
 examples: images ## build the examples, and try what they lose over stops, reloads and crashes
 	@scripts/examples.sh
+
+k8s: images ## try deploy/kubernetes on a Kubernetes of two nodes, as root; ten minutes more the first time
+	@scripts/k8s.sh
+
+swarm: images ## try deploy/swarm.yaml on a Swarm of one node, which this engine leaves at the end
+	@scripts/swarm.sh
 
 soak: ## load, and fifty stops over each wire; no request may be lost; takes half an hour
 	go test -count=1 -timeout 60m -run TestStopUnderLoadLosesNothing -v . -soak

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,10 +11,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // alerts are the names in the rules.
@@ -96,8 +99,8 @@ func TestAlertsFire(t *testing.T) {
 	dir := t.TempDir()
 	rules := regexp.MustCompile(`(?m)^( +for:) .*$`).ReplaceAllString(read(t, "deploy/prometheus/rules.yml"), "$1 5s")
 	write(t, filepath.Join(dir, "rules.yml"), rules)
-	// One more target: a command that ends again and again.
-	config := read(t, "deploy/prometheus/prometheus.yml") + "      - targets: [\"command:9000\"]\n"
+	// Two more targets: a command that ends again and again, and a front.
+	config := read(t, "deploy/prometheus/prometheus.yml") + "      - targets: [\"command:9000\", \"front:9000\"]\n"
 	write(t, filepath.Join(dir, "prometheus.yml"), config)
 	override := filepath.Join(dir, "override.yaml")
 	write(t, override, fmt.Sprintf(`services:
@@ -112,11 +115,17 @@ func TestAlertsFire(t *testing.T) {
     environment: {IMAGELAB_RESTART: always}
     healthcheck: {test: [CMD, /imagelab, --healthcheck, "http://127.0.0.1:9000/livez"], interval: 5s}
     networks: [default]
-    labels: {imagelab.e2e: %q}
+    labels: {imagelab.e2e: %[1]q}
+  front:
+    image: imagelab:alpine
+    environment: {IMAGELAB_UPSTREAM: "http://alpine:8000"}
+    healthcheck: {test: [CMD, /imagelab, --healthcheck, "http://127.0.0.1:9000/livez"], interval: 5s}
+    networks: [default]
+    labels: {imagelab.e2e: %[1]q}
   prometheus:
     volumes:
-      - %s:/etc/prometheus/rules.yml:ro
-      - %s:/etc/prometheus/prometheus.yml:ro
+      - %[2]s:/etc/prometheus/rules.yml:ro
+      - %[3]s:/etc/prometheus/prometheus.yml:ro
 `, owner, filepath.Join(dir, "rules.yml"), filepath.Join(dir, "prometheus.yml")))
 	s := up(t, override)
 	scratch, alpine := s.services["scratch"], s.services["alpine"]
@@ -179,7 +188,7 @@ func TestAlertsFire(t *testing.T) {
 			t.Fatalf("POST /store = %d after %d blobs, want 201", resp.StatusCode, i)
 		}
 	}
-	for i := range 8 {
+	for i := range 10 { // two more than fit
 		blob := append(bytes.Repeat([]byte("x"), 1<<20-4), fmt.Sprintf("%04d", i)...)
 		resp, err := client().Post(scratch.app+"/store", "", bytes.NewReader(blob))
 		if err != nil {
@@ -254,11 +263,48 @@ func TestAlertsFire(t *testing.T) {
 	}
 	fires("ImagelabAuditRegressed", `variant="scratch",id="rootfs-read-only"`)
 
+	checkDashboard(t, s)
 	for _, name := range alerts(t) {
 		// It is about a Prometheus without targets; promtool tests it.
 		if !fired[name] && name != "ImagelabAbsent" {
 			t.Errorf("%s was not tried", name)
 		}
+	}
+}
+
+// checkDashboard runs every query of Grafana's dashboard, as Grafana fills in its variables. All of
+// them have data, as by now everything has happened that they show.
+func checkDashboard(t *testing.T, s *stack) {
+	t.Helper()
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal([]byte(read(t, "deploy/grafana/dashboards/imagelab.json")), &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	queries := 0
+	for _, panel := range dashboard.Panels {
+		for _, target := range panel.Targets {
+			queries++
+			query := strings.NewReplacer("$__rate_interval", "20s", "$instance", ".+").Replace(target.Expr)
+			now := time.Now()
+			var answer struct {
+				Data struct{ Result []struct{ Values [][2]any } }
+			}
+			s.ask(t, "/api/v1/query_range?"+url.Values{
+				"query": {query}, "step": {"5"},
+				"start": {strconv.FormatInt(now.Add(-10*time.Minute).Unix(), 10)}, "end": {strconv.FormatInt(now.Unix(), 10)},
+			}.Encode(), &answer)
+			if len(answer.Data.Result) == 0 {
+				t.Errorf("panel %q: no data for %s", panel.Title, query)
+			}
+		}
+	}
+	if queries < 30 {
+		t.Errorf("the dashboard has %d queries, want at least 30", queries)
 	}
 }
 

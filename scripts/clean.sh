@@ -15,4 +15,5 @@ if reason=$( (need_docker) 2>&1); then
 else
 	say "images are not looked for: ${reason#error: }"
 fi
+"$root/scripts/k8s.sh" down
 rm -rf "$tools" "$root/imagelab"

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Starts a Kubernetes of one node on this machine, deploys deploy/kubernetes/plain into it, tries
+# Starts a Kubernetes of two nodes on this machine, deploys deploy/kubernetes/plain into it, tries
 # updates, a broken image, scaling, a drained node and the audit under load (e2e/cluster), and
-# removes it all. For Linux, as root. It takes what Debian has as etcd-server, containerd, runc,
+# removes it all. Both nodes share the machine's network, so that one kube-proxy serves both. For Linux, as root. It takes what Debian has as etcd-server, containerd, runc,
 # containernetworking-plugins, iptables and conntrack, and from KUBERNETES_BIN (.tools/kubernetes/bin)
 # the programs that scripts/kubernetes.sh builds. Where a release can be downloaded, name its folder.
 #
@@ -15,12 +15,18 @@ bin=${KUBERNETES_BIN:-$tools/kubernetes/bin}
 state=${KUBERNETES_STATE:-$tools/kubernetes/node}
 plugins=${CNI_BIN:-/usr/lib/cni}
 image=${IMAGE:-imagelab:scratch}
-bridge=imagelab-k8s
-pods=10.244.0.0/24 services=10.96.0.0/16
+nodes="0 1" # node-0 and node-1
+bridge=imagelab-k8s # and the number of the node, as for each of its names
+pods=10.244.0.0/16 services=10.96.0.0/16
 export KUBECONFIG="$state/kubeconfig" KUBECTL="$bin/kubectl"
 
 kubectl() { "$KUBECTL" "$@"; }
-ctr() { command ctr --address "$state/containerd/socket" --namespace k8s.io "$@"; }
+# ctr NODE ARGUMENT... talks to the node's containerd.
+ctr() {
+	socket=$state/node-$1/socket
+	shift
+	command ctr --address "$socket" --namespace k8s.io "$@"
+}
 
 # start NAME COMMAND... runs it in the background, until the end of this node.
 start() {
@@ -53,10 +59,68 @@ await() {
 	done
 }
 
-node_is_ready() { kubectl get nodes | grep -q ' Ready'; }
+node_is_ready() { kubectl get node "node-$1" | grep -q ' Ready'; }
+
+# cgroups prints where the machine's hierarchies are, of version 1 or 2.
+cgroups() {
+	if [ -e /sys/fs/cgroup/cgroup.controllers ]; then echo /sys/fs/cgroup; else find /sys/fs/cgroup -mindepth 1 -maxdepth 1 -type d; fi
+}
+
+# node NUMBER starts a containerd and a kubelet, with folders, ports, a bridge and cgroups of their own.
+node() {
+	at=$state/node-$1
+	mkdir -p "$at/cni" "$at/logs"
+	cgroups | while read -r hierarchy; do mkdir -p "$hierarchy/imagelab-k8s-$1"; done
+	cat >"$at/cni/10-bridge.conflist" <<-END
+		{"cniVersion": "0.4.0", "name": "imagelab-k8s-$1", "plugins": [
+		  {"type": "bridge", "bridge": "$bridge$1", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+		   "ipam": {"type": "host-local", "dataDir": "$at/addresses", "ranges": [[{"subnet": "${pods%.0.0/16}.$1.0/24"}]],
+		            "routes": [{"dst": "0.0.0.0/0"}]}},
+		  {"type": "portmap", "capabilities": {"portMappings": true}}]}
+	END
+	# restrict_oom_score_adj: root in a virtual machine may lack CAP_SYS_RESOURCE.
+	cat >"$at/containerd.toml" <<-END
+		version = 2
+		root = "$at/root"
+		state = "$at/state"
+		[grpc]
+		  address = "$at/socket"
+		[plugins."io.containerd.internal.v1.opt"]
+		  path = "$at/opt"
+		[plugins."io.containerd.grpc.v1.cri"]
+		  sandbox_image = "docker.io/imagelab-k8s/pause:1"
+		  restrict_oom_score_adj = true
+		  [plugins."io.containerd.grpc.v1.cri".cni]
+		    bin_dir = "$plugins"
+		    conf_dir = "$at/cni"
+		  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+		    runtime_type = "io.containerd.runc.v2"
+	END
+	cat >"$at/kubelet.yaml" <<-END
+		apiVersion: kubelet.config.k8s.io/v1beta1
+		kind: KubeletConfiguration
+		cgroupDriver: cgroupfs
+		cgroupRoot: /imagelab-k8s-$1
+		failSwapOn: false
+		failCgroupV1: false
+		authentication: { anonymous: { enabled: true }, webhook: { enabled: false } }
+		authorization: { mode: AlwaysAllow }
+		address: $address
+		port: $((10250 + 10 * $1))
+		healthzPort: $((10248 + 10 * $1))
+		containerRuntimeEndpoint: unix://$at/socket
+		podLogsDir: $at/logs
+		resolvConf: /etc/resolv.conf
+		evictionHard: {}
+	END
+	start "containerd-$1" containerd --config "$at/containerd.toml"
+	await containerd 60 ctr "$1" version
+	start "kubelet-$1" "$bin/kubelet" --kubeconfig="$KUBECONFIG" --config="$at/kubelet.yaml" \
+		--root-dir="$at/kubelet" --hostname-override="node-$1" --node-ip="$address"
+}
 
 up() {
-	mkdir -p "$state/log" "$state/pid" "$state/cni" "$state/containerd"
+	mkdir -p "$state/log" "$state/pid"
 	openssl genrsa -out "$state/key" 2048 2>/dev/null
 	openssl rsa -in "$state/key" -pubout -out "$state/key.pub" 2>/dev/null
 	token=$(openssl rand -hex 16)
@@ -71,48 +135,10 @@ up() {
 		current-context: one
 	END
 	chmod 600 "$KUBECONFIG"
-	cat >"$state/cni/10-bridge.conflist" <<-END
-		{"cniVersion": "0.4.0", "name": "pods", "plugins": [
-		  {"type": "bridge", "bridge": "$bridge", "isGateway": true, "ipMasq": true, "hairpinMode": true,
-		   "ipam": {"type": "host-local", "dataDir": "$state/cni/ipam", "ranges": [[{"subnet": "$pods"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
-		  {"type": "portmap", "capabilities": {"portMappings": true}}]}
-	END
-	# restrict_oom_score_adj: root in a virtual machine may lack CAP_SYS_RESOURCE.
-	cat >"$state/containerd/config.toml" <<-END
-		version = 2
-		root = "$state/containerd/root"
-		state = "$state/containerd/state"
-		[grpc]
-		  address = "$state/containerd/socket"
-		[plugins."io.containerd.grpc.v1.cri"]
-		  sandbox_image = "docker.io/imagelab-k8s/pause:1"
-		  restrict_oom_score_adj = true
-		  [plugins."io.containerd.grpc.v1.cri".cni]
-		    bin_dir = "$plugins"
-		    conf_dir = "$state/cni"
-		  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-		    runtime_type = "io.containerd.runc.v2"
-	END
 	address=$(ip -4 -oneline address show scope global | awk '{ sub("/.*", "", $4); print $4; exit }')
 	[ -n "$address" ] || die "this machine has no address but 127.0.0.1, and the API server has to reach the kubelet"
-	cat >"$state/kubelet.yaml" <<-END
-		apiVersion: kubelet.config.k8s.io/v1beta1
-		kind: KubeletConfiguration
-		cgroupDriver: cgroupfs
-		failSwapOn: false
-		failCgroupV1: false
-		authentication: { anonymous: { enabled: true }, webhook: { enabled: false } }
-		authorization: { mode: AlwaysAllow }
-		address: $address
-		containerRuntimeEndpoint: unix://$state/containerd/socket
-		resolvConf: /etc/resolv.conf
-		evictionHard: {}
-		podCIDR: $pods
-	END
-
 	start etcd etcd --data-dir "$state/etcd" --listen-client-urls http://127.0.0.1:2379 \
 		--advertise-client-urls http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380
-	start containerd containerd --config "$state/containerd/config.toml"
 	start kube-apiserver "$bin/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 --cert-dir="$state/certificates" \
 		--token-auth-file="$state/tokens" --authorization-mode=AlwaysAllow --allow-privileged \
 		--service-account-key-file="$state/key.pub" --service-account-signing-key-file="$state/key" \
@@ -123,15 +149,13 @@ up() {
 	start kube-controller-manager "$bin/kube-controller-manager" --kubeconfig="$KUBECONFIG" --leader-elect=false \
 		--service-account-private-key-file="$state/key"
 	start kube-scheduler "$bin/kube-scheduler" --kubeconfig="$KUBECONFIG" --leader-elect=false
-	await containerd 60 ctr version
-	start kubelet "$bin/kubelet" --kubeconfig="$KUBECONFIG" --config="$state/kubelet.yaml" \
-		--root-dir="$state/kubelet" --hostname-override=one --node-ip="$address"
-	start kube-proxy "$bin/kube-proxy" --kubeconfig="$KUBECONFIG" --hostname-override=one --proxy-mode=iptables \
+	for n in $nodes; do node "$n"; done
+	start kube-proxy "$bin/kube-proxy" --kubeconfig="$KUBECONFIG" --hostname-override=node-0 --proxy-mode=iptables \
 		--cluster-cidr="$pods"
-	await "ready node" 120 node_is_ready
+	for n in $nodes; do await "ready node" 120 node_is_ready "$n"; done
 }
 
-# images makes two releases of the app and a broken one, and hands them to the node. What pauses
+# images makes two releases of the app and a broken one, and hands them to the nodes. What pauses
 # is what a pod's namespaces are held by.
 images() {
 	docker image inspect "$image" >/dev/null 2>&1 || die "no image $image: make images builds it"
@@ -144,8 +168,10 @@ images() {
 	# shellcheck disable=SC2016 # for the shell in the image
 	printf 'FROM imagelab:alpine\nENTRYPOINT ["sh", "-c", "trap exit TERM; while :; do sleep 3600 & wait; done"]\nHEALTHCHECK NONE\n' |
 		DOCKER_BUILDKIT=0 docker build --quiet --tag imagelab-k8s/pause:1 - >/dev/null 2>&1
-	docker save imagelab-k8s/app:1 imagelab-k8s/app:2 imagelab-k8s/app:broken imagelab-k8s/pause:1 |
-		ctr images import - >/dev/null
+	for n in $nodes; do
+		docker save imagelab-k8s/app:1 imagelab-k8s/app:2 imagelab-k8s/app:broken imagelab-k8s/pause:1 |
+			ctr "$n" images import - >/dev/null
+	done
 	docker image rm imagelab-k8s/app:1 imagelab-k8s/app:2 imagelab-k8s/app:broken imagelab-k8s/pause:1 >/dev/null
 }
 
@@ -156,26 +182,33 @@ without_kubernetes() {
 
 down() {
 	[ -d "$state" ] || return 0
-	if [ -e "$state/pid/containerd" ]; then
-		for name in kubelet kube-proxy; do stop "$name"; done
-		for task in $(ctr tasks list --quiet 2>/dev/null); do
-			ctr tasks kill --signal SIGKILL "$task" >/dev/null 2>&1 || true
+	for n in $nodes; do stop "kubelet-$n"; done
+	stop kube-proxy
+	for n in $nodes; do
+		[ -e "$state/pid/containerd-$n" ] || continue
+		for task in $(ctr "$n" tasks list --quiet 2>/dev/null); do
+			ctr "$n" tasks kill --signal SIGKILL "$task" >/dev/null 2>&1 || true
 		done
 		for _ in $(seq 50); do
-			ctr tasks list 2>/dev/null | grep -q RUNNING || break
+			ctr "$n" tasks list 2>/dev/null | grep -q RUNNING || break
 			sleep 0.2
 		done
-		for task in $(ctr tasks list --quiet 2>/dev/null); do ctr tasks delete "$task" >/dev/null 2>&1 || true; done
-		for container in $(ctr containers list --quiet 2>/dev/null); do ctr containers delete "$container" >/dev/null 2>&1 || true; done
-	fi
-	for name in kube-scheduler kube-controller-manager kube-apiserver etcd containerd; do stop "$name"; done
-	awk -v below="$state/" 'index($2, below) == 1 { print $2 }' /proc/mounts | sort -r | while read -r mount; do umount "$mount" 2>/dev/null || true; done
-	for namespace in $(ip netns list 2>/dev/null | awk '/^cni-/ { print $1 }'); do ip netns delete "$namespace" || true; done
-	ip link delete "$bridge" 2>/dev/null || true
-	for command in iptables ip6tables; do without_kubernetes "$command"; done
-	for group in /sys/fs/cgroup/kubepods /sys/fs/cgroup/*/kubepods; do
-		[ ! -d "$group" ] || find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+		for task in $(ctr "$n" tasks list --quiet 2>/dev/null); do ctr "$n" tasks delete "$task" >/dev/null 2>&1 || true; done
+		for container in $(ctr "$n" containers list --quiet 2>/dev/null); do ctr "$n" containers delete "$container" >/dev/null 2>&1 || true; done
+		stop "containerd-$n"
 	done
+	for name in kube-scheduler kube-controller-manager kube-apiserver etcd; do stop "$name"; done
+	awk -v below="$state/" 'index($2, below) == 1 { print $2 }' /proc/mounts | sort -r |
+		while read -r mount; do umount "$mount" 2>/dev/null || true; done
+	for namespace in $(ip netns list 2>/dev/null | awk '/^cni-/ { print $1 }'); do ip netns delete "$namespace" || true; done
+	for n in $nodes; do ip link delete "$bridge$n" 2>/dev/null || true; done
+	for command in iptables ip6tables; do without_kubernetes "$command"; done
+	cgroups | while read -r hierarchy; do
+		for n in $nodes; do find "$hierarchy/imagelab-k8s-$n" -depth -type d -exec rmdir {} \; 2>/dev/null || true; done
+	done
+	# What kubelets and CNI write elsewhere.
+	find /var/log/containers -lname "$state/*" -delete 2>/dev/null || true
+	rm -f /var/lib/cni/results/imagelab-k8s-*
 	rm -rf "$state"
 }
 
@@ -201,7 +234,7 @@ need iptables "apt-get install iptables"
 
 [ "${1:-}" = up ] || trap down EXIT
 trap 'exit 130' INT TERM
-step "a Kubernetes of one node, in $state"
+step "a Kubernetes of two nodes, in $state"
 up
 step "images"
 images

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds what a one-node Kubernetes needs, into KUBERNETES_BIN (.tools/kubernetes/bin):
+# Builds what scripts/k8s.sh needs of Kubernetes, into KUBERNETES_BIN (.tools/kubernetes/bin):
 # kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy and kubectl.
 # From their module, in ten minutes and more, where no release can be downloaded; what is there
 # is left alone.

@@ -16,6 +16,7 @@ down() {
 		sleep 1
 	done
 	docker swarm leave --force >/dev/null 2>&1 || true
+	[ -n "$gateway" ] || docker network rm docker_gwbridge >/dev/null 2>&1 || true
 	for tag in 1 2 broken; do docker image rm --force "$stack/app:$tag" >/dev/null 2>&1 || true; done
 	rm -rf "$work"
 }
@@ -27,6 +28,7 @@ docker image inspect "$image" >/dev/null 2>&1 || die "no image $image: make imag
 scratch_dir
 trap down EXIT
 step "a Swarm of one node"
+gateway=$(docker network ls --quiet --filter name=docker_gwbridge) # Swarm makes it, and leaves it behind
 docker swarm init --advertise-addr 127.0.0.1 >/dev/null
 for tag in 1 2 broken; do
 	variable=IMAGELAB_VARIANT

@@ -148,6 +148,7 @@ func generate() ([]byte, error) {
 	name, kind := "${datasource}", "prometheus"
 	source := common.DataSourceRef{Type: &kind, Uid: &name}
 	all, values := "All", `label_values(imagelab_build_info, instance)`
+	//lint:ignore SA1019 a file in this version is what every Grafana reads
 	b := dashboard.NewDashboardBuilder("imagelab").
 		Uid("imagelab").
 		Tags([]string{"imagelab"}).

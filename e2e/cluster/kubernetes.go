@@ -26,7 +26,10 @@ type pod struct {
 		Name              string
 		DeletionTimestamp string
 	}
-	Spec   struct{ Containers []struct{ Image string } }
+	Spec struct {
+		NodeName   string
+		Containers []struct{ Image string }
+	}
 	Status struct {
 		Conditions        []struct{ Type, Status string }
 		ContainerStatuses []struct{ RestartCount int }
@@ -103,7 +106,8 @@ func kubernetes(ctx context.Context) error {
 		{"rolling update of three pods", update},
 		{"update to a broken image, and back", broken},
 		{"3 pods to 10, to 3", scale},
-		{"`kubectl drain` of the one node, until the budget says no; uncordon", drain},
+		{"`kubectl drain` of one node after the other", drain},
+		{"`kubectl drain` of both at once, which the budget holds up", hold},
 		{"rolling restart", restart},
 	} {
 		l := start(address)
@@ -210,10 +214,36 @@ func scale(ctx context.Context) error {
 	return nil
 }
 
-// drain empties the only node, so that what it evicts finds no other. The budget lets one pod go,
-// and keeps the others where they are.
+// drain empties one node after the other: the budget lets one pod go at a time, and the next only
+// when its successor on the other node is ready.
 func drain(ctx context.Context) error {
-	out, err := kubectl(ctx, "drain", "one", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=25s")
+	for _, node := range []string{"node-0", "node-1"} {
+		if _, err := kubectl(ctx, "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=3m"); err != nil {
+			return err
+		}
+		if err := settled(ctx, 3, release+"2"); err != nil {
+			return err
+		}
+		all, err := pods(ctx)
+		if err != nil {
+			return err
+		}
+		for _, p := range all {
+			if p.Spec.NodeName == node {
+				return fmt.Errorf("%s is on %s, which was drained", p.Metadata.Name, node)
+			}
+		}
+		if _, err := kubectl(ctx, "uncordon", node); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hold asks to empty both nodes at once, so that what is evicted finds no place: the budget lets one
+// pod go, and keeps the others where they are.
+func hold(ctx context.Context) error {
+	out, err := kubectl(ctx, "drain", "node-0", "node-1", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=20s")
 	if err == nil || !strings.Contains(out, "disruption budget") {
 		return fmt.Errorf("kubectl drain: %q, %v, want it held by the budget", out, err)
 	}
@@ -223,20 +253,22 @@ func drain(ctx context.Context) error {
 	}
 	ready := 0
 	for _, p := range all {
-		if p.ready() {
+		if p.ready() && p.Metadata.DeletionTimestamp == "" {
 			ready++
 		}
 	}
 	if ready != 2 {
-		return fmt.Errorf("%d pods are ready on the drained node, want 2", ready)
+		return fmt.Errorf("%d pods are ready, want 2, as the budget is one", ready)
 	}
-	if _, err := kubectl(ctx, "uncordon", "one"); err != nil {
+	if _, err := kubectl(ctx, "uncordon", "node-0", "node-1"); err != nil {
 		return err
 	}
 	return settled(ctx, 3, release+"2")
 }
 
-// debug audits a running pod from a container that kubectl debug adds to it.
+// debug audits a running pod from a container that kubectl debug adds to it: the files of the
+// app's container by way of its PID 1, which the same user may look at. What the container
+// itself says, by kubectl exec, is the whole; it exits 1 when a check fails.
 func debug(ctx context.Context) error {
 	all, err := pods(ctx)
 	if err != nil {
@@ -244,7 +276,7 @@ func debug(ctx context.Context) error {
 	}
 	name := all[0].Metadata.Name
 	if _, err := kubectl(ctx, "debug", name, "--image="+release+"2", "--container=audit", "--target=app", "--profile=restricted",
-		"--", "/imagelab", "--audit"); err != nil {
+		"--", "/imagelab", "--audit", "--root", "/proc/1/root"); err != nil {
 		return err
 	}
 	err = await(ctx, "end of the audit", func() (bool, error) {
@@ -258,11 +290,10 @@ func debug(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\nThe audit, by kubectl debug --target=app:\n\n%s\n", indent(report))
-	// The container itself can say more of itself, and exits 0.
+	fmt.Printf("\nThe audit of the files, by kubectl debug --target=app:\n\n%s\n", indent(report))
 	exec := exec.CommandContext(ctx, os.Getenv("KUBECTL"), "--namespace", namespace, "exec", name, "--container=app", "--", "/imagelab", "--audit")
 	within, err := exec.CombinedOutput()
-	fmt.Printf("\nThe audit, by kubectl exec:\n\n%s\n", indent(string(within)))
+	fmt.Printf("\nThe audit of the container, by kubectl exec:\n\n%s\n", indent(string(within)))
 	return err
 }
 

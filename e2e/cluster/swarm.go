@@ -82,7 +82,34 @@ func swarm(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", trial.name, failed)
 		}
 	}
+	if err := auditReplica(ctx); err != nil {
+		return err
+	}
 	return t.err()
+}
+
+// auditReplica has one replica say whether it got what the file asks for. A stack cannot ask for
+// no-new-privileges, which is the engine's to set.
+func auditReplica(ctx context.Context) error {
+	ids, err := docker(ctx, "ps", "--quiet", "--filter", "label=com.docker.swarm.service.name="+service)
+	if err != nil {
+		return err
+	}
+	id, _, _ := strings.Cut(ids, "\n")
+	out, err := docker(ctx, "exec", id, "/imagelab", "--audit", "--format", "json")
+	var report struct{ Checks []struct{ ID, Verdict string } }
+	if json.Unmarshal([]byte(out), &report) != nil || len(report.Checks) == 0 {
+		return fmt.Errorf("no audit: %w", err)
+	}
+	verdicts := map[string][]string{}
+	for _, check := range report.Checks {
+		verdicts[check.Verdict] = append(verdicts[check.Verdict], check.ID)
+	}
+	fmt.Printf("\nThe audit of a replica: %d checks pass, fail: %q, warn: %q\n", len(verdicts["pass"]), verdicts["fail"], verdicts["warn"])
+	if len(verdicts["fail"]) > 1 || len(verdicts["fail"]) == 1 && verdicts["fail"][0] != "no-new-privileges" {
+		return fmt.Errorf("the audit of a replica fails: %q", verdicts["fail"])
+	}
+	return nil
 }
 
 const (
