@@ -97,16 +97,16 @@ func auditReplica(ctx context.Context) error {
 	}
 	id, _, _ := strings.Cut(ids, "\n")
 	out, err := docker(ctx, "exec", id, "/imagelab", "--audit", "--format", "json")
-	var report struct{ Checks []struct{ ID, Verdict string } }
+	var report struct{ Checks []struct{ ID, Status string } }
 	if json.Unmarshal([]byte(out), &report) != nil || len(report.Checks) == 0 {
 		return fmt.Errorf("no audit: %w", err)
 	}
 	verdicts := map[string][]string{}
 	for _, check := range report.Checks {
-		verdicts[check.Verdict] = append(verdicts[check.Verdict], check.ID)
+		verdicts[check.Status] = append(verdicts[check.Status], check.ID)
 	}
 	fmt.Printf("\nThe audit of a replica: %d checks pass, fail: %q, warn: %q\n", len(verdicts["pass"]), verdicts["fail"], verdicts["warn"])
-	if len(verdicts["fail"]) > 1 || len(verdicts["fail"]) == 1 && verdicts["fail"][0] != "no-new-privileges" {
+	if len(verdicts["pass"]) == 0 || len(verdicts["fail"]) > 1 || len(verdicts["fail"]) == 1 && verdicts["fail"][0] != "no-new-privileges" {
 		return fmt.Errorf("the audit of a replica fails: %q", verdicts["fail"])
 	}
 	return nil
