@@ -35,10 +35,10 @@ test: ## run the tests of every module, and say what had to be left out
 examples: images ## build the examples, and try what they lose over stops, reloads and crashes
 	@scripts/examples.sh
 
-k8s: images ## try deploy/kubernetes on a Kubernetes of two nodes, as root; ten minutes more the first time
+k8s: images ## try deploy/kubernetes on two nodes, as root; the first time 15 minutes
 	@scripts/k8s.sh
 
-swarm: images ## try deploy/swarm.yaml on a Swarm of one node, which this engine leaves at the end
+swarm: images ## try deploy/swarm.yaml on a Swarm of this engine, which leaves it at the end
 	@scripts/swarm.sh
 
 soak: ## load, and fifty stops over each wire; no request may be lost; takes half an hour
