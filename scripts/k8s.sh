@@ -155,8 +155,8 @@ up() {
 	for n in $nodes; do await "ready node" 120 node_is_ready "$n"; done
 }
 
-# images makes two releases of the app and a broken one, and hands them to the nodes. What pauses
-# is what a pod's namespaces are held by.
+# images makes two releases of the app and a broken one, a program behind the front, and what pauses
+# to hold a pod's namespaces, and hands them to the nodes.
 images() {
 	docker image inspect "$image" >/dev/null 2>&1 || die "no image $image: make images builds it"
 	for tag in 1 2 broken; do
@@ -168,11 +168,13 @@ images() {
 	# shellcheck disable=SC2016 # for the shell in the image
 	printf 'FROM imagelab:alpine\nENTRYPOINT ["sh", "-c", "trap exit TERM; while :; do sleep 3600 & wait; done"]\nHEALTHCHECK NONE\n' |
 		DOCKER_BUILDKIT=0 docker build --quiet --tag imagelab-k8s/pause:1 - >/dev/null 2>&1
-	for n in $nodes; do
-		docker save imagelab-k8s/app:1 imagelab-k8s/app:2 imagelab-k8s/app:broken imagelab-k8s/pause:1 |
-			ctr "$n" images import - >/dev/null
-	done
-	docker image rm imagelab-k8s/app:1 imagelab-k8s/app:2 imagelab-k8s/app:broken imagelab-k8s/pause:1 >/dev/null
+	mkdir "$state/program"
+	(cd "$root/e2e" && CGO_ENABLED=0 go build -trimpath -o "$state/program/cluster" ./cluster)
+	printf 'FROM %s\nCOPY cluster /program\nENTRYPOINT ["/imagelab", "--", "/program", "serve"]\n' "$image" >"$state/program/Dockerfile"
+	DOCKER_BUILDKIT=0 docker build --quiet --tag example/app:v1 "$state/program" >/dev/null 2>&1
+	set -- imagelab-k8s/app:1 imagelab-k8s/app:2 imagelab-k8s/app:broken imagelab-k8s/pause:1 example/app:v1
+	for n in $nodes; do docker save "$@" | ctr "$n" images import - >/dev/null; done
+	docker image rm "$@" >/dev/null
 }
 
 # without_kubernetes COMMAND writes the rules of COMMAND, iptables or ip6tables, without those of Kubernetes and its pods.
@@ -194,7 +196,10 @@ down() {
 			sleep 0.2
 		done
 		for task in $(ctr "$n" tasks list --quiet 2>/dev/null); do ctr "$n" tasks delete "$task" >/dev/null 2>&1 || true; done
-		for container in $(ctr "$n" containers list --quiet 2>/dev/null); do ctr "$n" containers delete "$container" >/dev/null 2>&1 || true; done
+		for container in $(ctr "$n" containers list --quiet 2>/dev/null); do
+			ctr "$n" containers delete "$container" >/dev/null 2>&1 || true
+			rm -f "/var/lib/cni/results/"*"-$container-"* # CNI's cache
+		done
 		stop "containerd-$n"
 	done
 	for name in kube-scheduler kube-controller-manager kube-apiserver etcd; do stop "$name"; done
@@ -206,9 +211,7 @@ down() {
 	cgroups | while read -r hierarchy; do
 		for n in $nodes; do find "$hierarchy/imagelab-k8s-$n" -depth -type d -exec rmdir {} \; 2>/dev/null || true; done
 	done
-	# What kubelets and CNI write elsewhere.
-	find /var/log/containers -lname "$state/*" -delete 2>/dev/null || true
-	rm -f /var/lib/cni/results/imagelab-k8s-*
+	find /var/log/containers -lname "$state/*" -delete 2>/dev/null || true # the kubelets' links
 	rm -rf "$state"
 }
 
@@ -245,4 +248,4 @@ fi
 kubectl kustomize "$root/deploy/kubernetes/plain" | sed "s|image: imagelab:scratch|image: docker.io/imagelab-k8s/app:1|" | kubectl apply -f - >/dev/null
 step "updates, scaling and a drained node, under load"
 cd "$root/e2e"
-go run ./cluster kubernetes
+"$state/program/cluster" kubernetes

@@ -10,9 +10,11 @@ import (
 	"time"
 )
 
+// The images are those that scripts/k8s.sh makes.
 const (
 	namespace = "imagelab"
-	release   = "docker.io/imagelab-k8s/app:" // 1, 2 and broken, see scripts/k8s.sh
+	release   = "docker.io/imagelab-k8s/app:" // 1, 2 and broken
+	program   = "example/app:v1"              // that of deploy/kubernetes/front
 )
 
 // kubectl runs it in the namespace.
@@ -108,7 +110,9 @@ func kubernetes(ctx context.Context) error {
 		{"3 pods to 10, to 3", scale},
 		{"`kubectl drain` of one node after the other", drain},
 		{"`kubectl drain` of both at once, which the budget holds up", hold},
-		{"rolling restart", restart},
+		{"rolling restart", func(ctx context.Context) error { return restart(ctx, release+"2") }},
+		{"from the built-in app to a program behind the front", front},
+		{"rolling restart of the program behind the front", func(ctx context.Context) error { return restart(ctx, program) }},
 	} {
 		l := start(address)
 		began := time.Now()
@@ -137,7 +141,7 @@ func update(ctx context.Context) error {
 	return settled(ctx, 3, release+"2")
 }
 
-func restart(ctx context.Context) error {
+func restart(ctx context.Context, image string) error {
 	before, err := pods(ctx)
 	if err != nil {
 		return err
@@ -162,7 +166,7 @@ func restart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return settled(ctx, 3, release+"2")
+	return settled(ctx, 3, image)
 }
 
 // broken waits until the broken pod has been started again twice, and was never ready meanwhile.
@@ -264,6 +268,14 @@ func hold(ctx context.Context) error {
 		return err
 	}
 	return settled(ctx, 3, release+"2")
+}
+
+// front applies the overlay for a program of one's own to what runs.
+func front(ctx context.Context) error {
+	if _, err := kubectl(ctx, "apply", "--kustomize", "../deploy/kubernetes/front"); err != nil {
+		return err
+	}
+	return settled(ctx, 3, program)
 }
 
 // debug audits a running pod from a container that kubectl debug adds to it: the files of the

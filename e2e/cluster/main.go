@@ -5,6 +5,7 @@
 //	cluster kubernetes     where KUBECTL and KUBECONFIG say
 //	cluster swarm          with this machine's engine, which has to be a manager
 //	cluster load ADDRESS   the clients alone, until SIGTERM
+//	cluster serve          a program like anybody's own, on PORT: it knows nothing of a stop
 package main
 
 import (
@@ -12,7 +13,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -34,6 +37,11 @@ func main() {
 }
 
 func run(args []string) error {
+	if len(args) == 1 && args[0] == "serve" {
+		return http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(w, r.Body)
+		}))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	switch {
@@ -46,7 +54,7 @@ func run(args []string) error {
 		<-ctx.Done()
 		return json.NewEncoder(os.Stdout).Encode(finish(l))
 	}
-	return errors.New("want kubernetes, swarm, or load ADDRESS")
+	return errors.New("want kubernetes, swarm, load ADDRESS, or serve")
 }
 
 // start begins to load a service, by GET and POST; half of the clients keep their connection.
