@@ -26,6 +26,8 @@ const (
 	// connCost is what one waiting connection is reckoned at: two buffers of
 	// 4 KiB, a stack, the kernel's own, and as much again as room for requests.
 	connCost = 64 << 10
+	// passCost is that of one whose requests are passed on: with the upstream's connection.
+	passCost = 2 * connCost
 	// ownFiles are the descriptors that are neither connections nor blobs: log, epoll,
 	// listeners, the store, /proc and the walk of the audit, peers, and clients that are
 	// being refused (drain.Options.MaxConns).
@@ -42,12 +44,12 @@ const (
 )
 
 // share derives the caps that are left open: maxConns connections and maxInFlight requests
-// are as configured, or 0. There are files descriptors, and heap bytes for connections; 0
-// is any number. fits is how many connections there would be descriptors for.
-func share(maxConns, maxInFlight int, heap, files uint64) (lim limits, fits int) {
+// are as configured, or 0. There are files descriptors, and heap bytes for connections, each
+// of which is reckoned at cost; 0 is any number. fits is how many connections there would be descriptors for.
+func share(maxConns, maxInFlight int, heap, cost, files uint64) (lim limits, fits int) {
 	room := maxAutoConns
 	if heap > 0 {
-		room = min(room, int(min(heap/connCost, maxAutoConns)))
+		room = min(room, int(min(heap/cost, maxAutoConns)))
 	}
 	left := maxAutoConns * 4
 	if files > 0 {
@@ -97,7 +99,11 @@ func applyLimits(cfg Config, hasStore bool, log *slog.Logger) limits {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		files.Cur = 0
 	}
-	shares, fits := share(cfg.MaxConns, cfg.MaxInFlight, heap, files.Cur)
+	cost := uint64(connCost)
+	if cfg.Upstream.isSet() {
+		cost = passCost
+	}
+	shares, fits := share(cfg.MaxConns, cfg.MaxInFlight, heap, cost, files.Cur)
 	if cfg.MaxConns > fits {
 		log.Warn("IMAGELAB_MAX_CONNS is more than there are descriptors for; raise the limit, such as ulimits.nofile of compose",
 			"configured", cfg.MaxConns, "used", fits, "descriptors", files.Cur)

@@ -15,7 +15,7 @@ func TestSharesFitIntoTheDescriptors(t *testing.T) {
 			for _, maxConns := range []int{0, 16, 100_000} {
 				t.Run(fmt.Sprintf("%d descriptors, %d bytes, %d connections", files, heap, maxConns), func(t *testing.T) {
 					t.Parallel()
-					lim, fits := share(maxConns, 0, heap, files)
+					lim, fits := share(maxConns, 0, heap, connCost, files)
 					blobs := lim.inFlight // a request has one open at most
 					if used := ownFiles + lim.conns + lim.spare + lim.opsConns + int(blobs); files > 0 && used > int(files) {
 						t.Errorf("share() = %+v, which takes %d descriptors of %d", lim, used, files)

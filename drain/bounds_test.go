@@ -359,8 +359,8 @@ func TestWhoMakesRoom(t *testing.T) {
 		"does not read":                   {phase: Active, stalled: 500 * ms, full: true, order: slowToRead, age: 500 * ms},
 		"did not read, and has":           {phase: Active, stalled: time.Minute},
 		"did not read, has, and is slow":  {phase: Active, stalled: time.Minute, awaiting: time.Minute, order: slowToSend, age: time.Minute},
-		"does not send, just now":         {phase: Active, awaiting: time.Second - 1},
-		"does not send":                   {phase: Active, awaiting: time.Second, order: slowToSend, age: time.Second},
+		"does not send, just now":         {phase: Active, awaiting: 500*ms - 1},
+		"does not send":                   {phase: Active, awaiting: 500 * ms, order: slowToSend, age: 500 * ms},
 		"does not read what was answered": {phase: Active, full: true},
 		"hijacked":                        {phase: Hijacked, phaseAge: time.Minute},
 	} {

@@ -77,8 +77,8 @@
 //   - At Options.MaxConns, connections that wait for their clients make room for new ones:
 //     first those that have their last answer, then those with half a header, idle ones,
 //     ones that have sent nothing for 250 ms, those whose client takes more than half a second
-//     for 64 KiB of its answer, and last those whose client takes more than a second for
-//     64 KiB of a body. A kind comes up when none before it has waited long enough. Only a
+//     for 64 KiB of its answer, and last those whose client takes as long for 64 KiB of a
+//     body. A kind comes up when none before it has waited long enough. Only a
 //     request that waits for its handler is never cut, nor is a hijacked connection. RoomFor
 //     has the last two make room for a server's own cap of requests.
 //   - Options.Spare connections are let in above that when all others are being served, each

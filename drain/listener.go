@@ -280,10 +280,9 @@ const (
 	// of processor time, as a new one would be, so that closing it for the new one wins
 	// nothing.
 	settledSilent = 250 * time.Millisecond
-	// settledSlow is that for one whose client does not read its answer, and settledBody
-	// for one whose client does not send its body: a network may do that as well.
+	// settledSlow is that for one whose client does not read its answer, or does not send its
+	// body: a network may do that as well.
 	settledSlow = 500 * time.Millisecond
-	settledBody = time.Second
 	// roomPatience is how long a new connection waits for room. Those behind it wait in
 	// the kernel's queue meanwhile.
 	roomPatience = 2 * time.Second
@@ -351,8 +350,8 @@ func Room(ctx context.Context) bool {
 // RoomFor is for a cap of the server's own, such as one of requests: it says whether take
 // has said that the request of ctx may go on. While it says no, requests that have waited
 // longest for their own clients, to read their answers or to send their bodies, are ended to
-// make room, as at Options.MaxConns. It waits up to two seconds for that, or less if others
-// wait outside, and not at all while every request waits for its handler.
+// make room, as at Options.MaxConns. It waits up to two seconds for that, and not at all while
+// every request waits for its handler.
 func RoomFor(ctx context.Context, take func() bool) bool {
 	c := connOf(ctx)
 	if c == nil {
@@ -364,21 +363,18 @@ func RoomFor(ctx context.Context, take func() bool) bool {
 	}
 	l.wanting.Add(1)
 	defer l.wanting.Add(-1)
-	began, patience := time.Now(), roomPatience
-	if l.pressed.Load() {
-		patience = pressedPatience
-	}
+	began := time.Now()
 	// They go in the order in which they came, as a channel has it.
 	select {
 	case l.turn <- struct{}{}:
 		defer func() { <-l.turn }()
-	case <-time.After(patience):
+	case <-time.After(roomPatience):
 		return false
 	case <-ctx.Done():
 		return false
 	}
 	for !take() {
-		if ctx.Err() != nil || l.draining.Load() || time.Since(began) > patience || !l.displace() {
+		if ctx.Err() != nil || l.draining.Load() || time.Since(began) > roomPatience || !l.displace() {
 			return false
 		}
 		time.Sleep(time.Millisecond)
@@ -517,7 +513,7 @@ func (c *conn) yields(now time.Duration) (order int, since time.Duration) {
 			return slowToRead, since
 		}
 		if since = time.Duration(c.awaiting.Load()); since != 0 {
-			order, least = slowToSend, settledBody
+			order, least = slowToSend, settledSlow
 		}
 	}
 	if now-since < least {

@@ -207,7 +207,7 @@ func TestServedRequestsMakeNoRoom(t *testing.T) {
 	t.Parallel()
 	var refused atomic.Int64
 	s := busy(t, 0, &refused)
-	eventually(t, "time for an eviction", func() bool { return time.Since(s.ln.epoch) > 2*settledBody })
+	eventually(t, "time for an eviction", func() bool { return time.Since(s.ln.epoch) > 2*settledSlow })
 	if s.ln.evict(evicted) || s.active() != 2 {
 		t.Error("a request was cut that waits for its handler")
 	}

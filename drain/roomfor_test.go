@@ -111,7 +111,7 @@ func TestRoomForLeavesSlowBodiesAlone(t *testing.T) {
 		if got := s.statusOf(t, "/"); got != 200 {
 			t.Fatalf("status %d, want 200", got)
 		}
-		time.Sleep(settledBody / 30)
+		time.Sleep(settledSlow / 30)
 	}
 	if resp, err := http.ReadResponse(answers, nil); err != nil || resp.StatusCode != 200 {
 		t.Errorf("the slow one got %v, %v, want 200", resp, err)
