@@ -41,8 +41,8 @@ k8s: images ## try deploy/kubernetes on two nodes, as root; the first time 15 mi
 swarm: images ## try deploy/swarm.yaml on a Swarm of this engine, which leaves it at the end
 	@scripts/swarm.sh
 
-soak: ## load, and fifty stops over each wire; no request may be lost; takes half an hour
-	go test -count=1 -timeout 60m -run TestStopUnderLoadLosesNothing -v . -soak
+soak: ## load, and fifty stops over each wire; no request may be lost; takes an hour
+	go test -count=1 -timeout 60m -run 'TestStop.*UnderLoadLosesNothing|TestProgramsLoseNoRequest|TestReloadLosesNoRequest' -v . -soak
 	go test -C e2e -count=1 -timeout 2h -parallel 4 -run 'OverAWire|SlowReaders' -v . -soak
 
 mutate: ## change the code in place after place: tests must fail; hours; PKG=./internal/audit

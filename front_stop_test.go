@@ -27,6 +27,45 @@ func startFrontProcess(t *testing.T, h http.HandlerFunc, environ ...string) *ins
 	return startProcess(t, nil, append(environ, "IMAGELAB_UPSTREAM="+up.URL)...)
 }
 
+// A body of 1 GiB goes through a front in each direction, and none of it stays.
+func TestFrontHoldsNoBody(t *testing.T) {
+	t.Parallel()
+	size := int64(1 << 30)
+	if testing.Short() {
+		size = 64 << 20
+	}
+	in := startFrontProcess(t, func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		if n != size && n != 0 || err != nil {
+			t.Errorf("the upstream got %d bytes, %v", n, err)
+		}
+		_, _ = io.CopyN(w, zeros{}, size)
+	})
+	for _, chunked := range []bool{false, true} {
+		req, err := http.NewRequest("POST", in.app, bufio.NewReaderSize(io.LimitReader(zeros{}, size), 1<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !chunked {
+			req.ContentLength = size
+		}
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if n != size || err != nil {
+			t.Errorf("the client got %d bytes, %v, want %d", n, err, size)
+		}
+	}
+	// go_memstats_sys_bytes never falls: it is the most that was ever held.
+	var most float64
+	if _, err := fmt.Sscan(in.metric(t, "go_memstats_sys_bytes"), &most); err != nil || most > 48<<20 {
+		t.Errorf("memory for %d bytes = %.0f (%v), want less than 48 MiB", size, most, err)
+	}
+}
+
 func TestStopOfAFrontUnderLoadLosesNothing(t *testing.T) {
 	stops, requests := 4, 2_000
 	if *soak {
