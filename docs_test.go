@@ -126,10 +126,9 @@ func TestLayoutPageIsTrue(t *testing.T) {
 	}
 }
 
-// Each test that docs/stopping.md names is there.
+// Each test that a page names is there.
 func TestDocumentsNameTestsThatExist(t *testing.T) {
 	t.Parallel()
-	page := readPage(t, "docs/stopping.md")
 	var sources strings.Builder
 	err := fs.WalkDir(os.DirFS("."), ".", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, "_test.go") {
@@ -142,13 +141,15 @@ func TestDocumentsNameTestsThatExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := regexp.MustCompile("`(Test[A-Z][A-Za-z0-9]*)`").FindAllStringSubmatch(page, -1)
-	if len(names) == 0 {
-		t.Error("docs/stopping.md names no test")
-	}
-	for _, name := range names {
-		if !strings.Contains(sources.String(), "\nfunc "+name[1]+"(t *testing.T)") {
-			t.Errorf("docs/stopping.md names %s, which is not there", name[1])
+	for _, file := range []string{"docs/stopping.md", "docs/publishing.md"} {
+		names := regexp.MustCompile("`(Test[A-Z][A-Za-z0-9]*)`").FindAllStringSubmatch(readPage(t, file), -1)
+		if len(names) == 0 {
+			t.Errorf("%s names no test", file)
+		}
+		for _, name := range names {
+			if !strings.Contains(sources.String(), "\nfunc "+name[1]+"(t *testing.T)") {
+				t.Errorf("%s names %s, which is not there", file, name[1])
+			}
 		}
 	}
 }

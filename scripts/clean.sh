@@ -15,4 +15,4 @@ if reason=$( (need_docker) 2>&1); then
 else
 	say "images are not looked for: ${reason#error: }"
 fi
-rm -rf "$tools" "$root/imagelab"
+rm -rf "$tools" "$root/imagelab" "$root/dist"
