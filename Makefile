@@ -64,7 +64,7 @@ history: ## say which image is smaller, and show the layers of both
 release: ## make archives, checksums, bills of materials and the image, in dist/
 	@scripts/release.sh
 
-push: ## push the image of make release; IMAGE=name:tag
+push: ## make release, and push its image; IMAGE=name:tag
 	@scripts/release.sh push
 
 reproduce: ## make the release again in a clone elsewhere: it has to be the same, bit for bit

@@ -2,8 +2,7 @@
 # Makes a release in dist/, needing neither Docker nor a registry, see publish/:
 #
 #     scripts/release.sh              archives, bills of materials, the image, checksums
-#     scripts/release.sh push         pushes the image as IMAGE=name:tag; makes the release first
-#                                     where there is none
+#     scripts/release.sh push         the same, and pushes the image as IMAGE=name:tag
 #     scripts/release.sh reproduce    makes it again in a clone elsewhere, with a build cache of
 #                                     its own, and fails where it differs from dist/SHA256SUMS
 #
@@ -25,7 +24,7 @@ case $* in
 '') publish release "$dist" ;;
 push)
 	[ -n "${IMAGE:-}" ] || die "IMAGE is not set: want name:tag, as in make push IMAGE=registry.example.com/imagelab:v0.1.0"
-	[ -e "$dist/SHA256SUMS" ] || publish release "$dist" >&2
+	publish release "$dist" >&2 # what lies there may be of another commit
 	publish push "$dist" "$IMAGE"
 	;;
 reproduce)
