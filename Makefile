@@ -6,10 +6,10 @@ export VERSION COMMIT
 
 COMPOSE := scripts/compose.sh
 
-.PHONY: k8s swarm examples help up down logs audit compare run test soak mutate bench build images size size-record history clean
+.PHONY: k8s swarm examples help up down logs audit compare run test soak mutate bench build images size size-record history release push reproduce clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s  %s\n", $$1, $$2 }' Makefile
 
 up: ## build and start both variants and Prometheus, wait until healthy, print addresses
 	@scripts/up.sh
@@ -66,6 +66,15 @@ size-record: images
 
 history: ## say which image is smaller, and show the layers of both
 	@scripts/history.sh
+
+release: ## make archives, checksums, bills of materials and the image, in dist/
+	@scripts/release.sh
+
+push: ## make release, and push its image; IMAGE=name:tag
+	@scripts/release.sh push
+
+reproduce: ## make the release again in a clone elsewhere: it has to be the same, bit for bit
+	@scripts/release.sh reproduce
 
 clean: ## remove all that make has made: containers, images, tools, the binary
 	@scripts/clean.sh

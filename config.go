@@ -24,7 +24,7 @@ import (
 // Config is everything that can be set, each field by one environment variable.
 //
 // Tags: env names the variable, envDefault what an unset or empty one means,
-// desc explains it in --help and the README, want says what is accepted, min
+// desc explains it in --help and docs/configuration.md, want says what is accepted, min
 // and max bound numbers, durations and sizes (both inclusive), secret keeps the
 // value out of every output, and empty:"set" says that an empty value is a value
 // and not the default. group begins a section of --help, which goes on until the

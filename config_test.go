@@ -34,21 +34,21 @@ func TestEveryFieldIsAVariableWithADescription(t *testing.T) {
 	}
 }
 
-func TestReadmeDocumentsEveryVariable(t *testing.T) {
+func TestConfigurationPageHasEveryVariable(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("README.md")
+	page, err := os.ReadFile("docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, v := range variables() {
 		row := ""
-		for line := range strings.Lines(string(readme)) {
+		for line := range strings.Lines(string(page)) {
 			if strings.HasPrefix(line, "|") && strings.Contains(line, "`"+v.Name+"`") {
 				row = line
 			}
 		}
 		if row == "" || v.Default != "" && !strings.Contains(row, "`"+v.Default+"`") {
-			t.Errorf("README.md on %s = %q, want a row of its table with the default `%s`", v.Name, row, v.Default)
+			t.Errorf("docs/configuration.md on %s = %q, want a row of its table with the default `%s`", v.Name, row, v.Default)
 		}
 	}
 }

@@ -102,7 +102,7 @@ func (b *bench) fronts(upstream *instance) ([]*subject, error) {
 // frontRound measures each front before the same upstream, and the upstream without one.
 func (b *bench) frontRound() error {
 	up, err := b.start(&subject{
-		name: "no front", command: []string{b.program("bare"), "{host}:{port}"}, path: "/health", everywhere: true,
+		name: noFront, command: []string{b.program("bare"), "{host}:{port}"}, path: "/health", everywhere: true,
 	})
 	if err != nil {
 		return err

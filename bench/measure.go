@@ -51,7 +51,7 @@ var describe = []row{
 	{ID: "allocs", Section: "Load", Title: "allocations a request", Floor: "bare", Note: "From go_memstats_mallocs_total, over a run at saturation."},
 	{ID: "alloc-bytes", Section: "Load", Title: "bytes allocated a request", Unit: "bytes", Floor: "bare"},
 	{ID: "scrape", Section: "Load", Title: "a scrape of /metrics", Unit: "seconds", Note: "Median of 100 on one connection."},
-	{ID: "front-rps", Section: "Front", Title: "requests a second through a front", Unit: "requests/s", More: true, Floor: "no front", Note: "32 connections. " + frontNote},
+	{ID: "front-rps", Section: "Front", Title: "requests a second through a front", Unit: "requests/s", More: true, Floor: noFront, Note: "32 connections. " + frontNote},
 	{ID: "front-added-p50", Section: "Front", Title: "added to the median latency at 1,000 requests a second", Unit: "seconds", Floor: "imagelab", Note: frontNote},
 	{ID: "front-rss-idle", Section: "Front", Title: "resident memory of a front, idle", Unit: "bytes", Floor: "imagelab", Note: "Of all its processes."},
 	{ID: "front-rss-after-load", Section: "Front", Title: "resident memory of a front after load", Unit: "bytes", Floor: "imagelab", Note: "Of all its processes."},

@@ -227,6 +227,68 @@ func eminence(subject string) int {
 	return 2
 }
 
+// noFront is the load that goes to the upstream itself, and no rival.
+const noFront = "no front"
+
+// frontRows are the lines of the table that compares fronts.
+var frontRows = []struct {
+	row, what string
+	total     bool // of all rounds, not their median
+}{
+	{row: "front-lost", what: "requests lost when it is stopped under load", total: true},
+	{row: "front-rss-idle", what: "memory, idle"},
+	{row: "front-rss-after-load", what: "memory, after load"},
+	{row: "front-rps", what: "requests a second"},
+	{row: "front-added-p50", what: "added to the median latency, at 1,000 requests a second"},
+}
+
+// fronts is a table of what was measured of fronts, with a column for each. Only what
+// is better than all others is marked.
+func (r *results) fronts() (header []string, lines [][]string) {
+	header = []string{"as a front"}
+	for _, f := range frontRows {
+		measured := r.find(f.row)
+		if measured == nil || measured.LeftOut != "" {
+			continue
+		}
+		for _, s := range measured.Samples {
+			if len(s.numbers()) > 0 && s.Subject != noFront && !slices.Contains(header, s.Subject) {
+				header = append(header, s.Subject)
+			}
+		}
+	}
+	slices.SortStableFunc(header[1:], func(a, b string) int { return cmp.Compare(eminence(a), eminence(b)) })
+	for _, f := range frontRows {
+		measured := r.find(f.row)
+		if measured == nil || measured.LeftOut != "" {
+			continue
+		}
+		line := row{Unit: measured.Unit, More: measured.More}
+		for _, s := range measured.Samples {
+			if len(s.numbers()) == 0 || s.Subject == noFront {
+				continue
+			}
+			if f.total {
+				s.Values = []*float64{&s.total()[0]}
+			}
+			line.Samples = append(line.Samples, s)
+		}
+		cells := []string{f.what}
+		for _, subject := range header[1:] {
+			cell := "–"
+			if s := line.of(subject); s != nil {
+				cell = format(s.median(), line.Unit)
+				if ranking := line.ranking(); len(ranking) > 1 && slices.Equal(ranking[0], []string{subject}) {
+					cell = "**" + cell + "**"
+				}
+			}
+			cells = append(cells, cell)
+		}
+		lines = append(lines, cells)
+	}
+	return header, lines
+}
+
 // markdown writes docs/results.md. The misses say why a budget is missed.
 func (r *results) markdown(w io.Writer, misses string) error {
 	b := new(bytes.Buffer)
@@ -240,17 +302,25 @@ func (r *results) markdown(w io.Writer, misses string) error {
 	facts(b, "machine", r.Machine)
 	facts(b, "version", r.Versions)
 
-	fmt.Fprintf(b, "## At a glance\n\n%s\n\n", glanceBegin)
+	fmt.Fprintf(b, "## As a front\n\n%s\n\n", glanceBegin)
+	if header, lines := r.fronts(); len(lines) > 0 {
+		table(b, 1, header, lines)
+		fmt.Fprint(b, "**Bold** is the best; where two cannot be told apart, none is.\n\n")
+	}
+	fmt.Fprintf(b, "%s\n\n", glanceEnd)
+
+	fmt.Fprint(b, "## As a server\n\n")
 	if header, lines := r.glance(); len(lines) > 0 {
 		fmt.Fprint(b, "`bare` is the least net/http server, stopped by http.Server.Shutdown; **bold** is the best, and what cannot be told apart from it.\n\n")
 		table(b, 1, header, lines)
 	}
+
+	fmt.Fprint(b, "## Budgets\n\n")
 	var lines [][]string
 	for _, budget := range budgets {
 		lines = append(lines, budget.cells(r))
 	}
 	table(b, 4, []string{"budget", "measured", "limit", "met"}, lines)
-	fmt.Fprintf(b, "%s\n\n", glanceEnd)
 
 	if r.missed() {
 		if misses = strings.TrimSpace(misses); misses == "" {

@@ -78,6 +78,60 @@ func TestMarkdown(t *testing.T) {
 	}
 }
 
+// docs/results.md says what docs/results.json has.
+func TestResultsPageIsOfItsFigures(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("../docs/results.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r results
+	if err := json.Unmarshal(data, &r); err != nil {
+		t.Fatal(err)
+	}
+	misses, err := os.ReadFile("../docs/misses.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	if err := r.markdown(&got, string(misses)); err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile("../docs/results.md", got.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if page, err := os.ReadFile("../docs/results.md"); err != nil || !bytes.Equal(got.Bytes(), page) {
+		t.Errorf("docs/results.md is not made of docs/results.json (%v): go test -run ResultsPage -update, then scripts/results.sh", err)
+	}
+}
+
+func TestFronts(t *testing.T) {
+	t.Parallel()
+	r := results{Rows: []*row{
+		{ID: "front-lost", Samples: []sample{
+			{Subject: "haproxy", Values: values(1, 2)}, {Subject: "imagelab", Values: values(0, 0)}, {Subject: "nginx", Values: values(4, 1)}}},
+		{ID: "front-rss-idle", Unit: "bytes", Samples: []sample{
+			{Subject: "imagelab", Values: values(10e6)}, {Subject: "haproxy", Values: values(10.1e6)}, {Subject: "nginx", Values: values(20e6)}}},
+		{ID: "front-rss-after-load", LeftOut: "no reason"},
+		{ID: "front-rps", Unit: "requests/s", More: true, Samples: []sample{
+			{Subject: noFront, Values: values(90e3)}, {Subject: "imagelab", Values: values(30e3)}, {Subject: "haproxy", Values: values(40e3)}}},
+	}}
+	header, got := r.fronts()
+	if want := []string{"as a front", "imagelab", "haproxy", "nginx"}; !slices.Equal(header, want) {
+		t.Errorf("fronts() has the columns %q; want %q", header, want)
+	}
+	want := [][]string{
+		{"requests lost when it is stopped under load", "**0**", "3", "5"},
+		{"memory, idle", "10.0 MB", "10.1 MB", "20.0 MB"}, // equal, so none has won
+		{"requests a second", "30,000/s", "**40,000/s**", "–"},
+	}
+	if !slices.EqualFunc(got, want, slices.Equal) {
+		t.Errorf("fronts() = %q; want %q", got, want)
+	}
+}
+
 func TestMissesWithoutReason(t *testing.T) {
 	t.Parallel()
 	var got bytes.Buffer

@@ -1,6 +1,6 @@
-// Package publish tests what is handed out: that the binary's bill of materials is true,
+// Tests of what is handed out: that the binary's bill of materials is true,
 // and that whoever builds the same sources gets the same binary.
-package publish
+package main
 
 import (
 	"bytes"
@@ -36,8 +36,8 @@ func build(t *testing.T, folder, platform string, environ ...string) string {
 	return out
 }
 
-// run runs a command in folder and returns its output.
-func run(t *testing.T, folder, name string, args ...string) []byte {
+// output runs a command in folder and returns its output.
+func output(t *testing.T, folder, name string, args ...string) []byte {
 	t.Helper()
 	cmd := exec.Command(name, args...)
 	cmd.Dir = folder
@@ -52,9 +52,9 @@ func run(t *testing.T, folder, name string, args ...string) []byte {
 
 func TestSBOMIsValidCycloneDX(t *testing.T) {
 	t.Parallel()
-	document := run(t, "..", build(t, "..", runtime.GOARCH), "--sbom")
+	document := output(t, "..", build(t, "..", runtime.GOARCH), "--sbom")
 	const library = "github.com/CycloneDX/cyclonedx-go"
-	folder := strings.TrimSpace(string(run(t, ".", "go", "list", "-m", "-f", "{{.Dir}}", library)))
+	folder := strings.TrimSpace(string(output(t, ".", "go", "list", "-m", "-f", "{{.Dir}}", library)))
 	loader := gojsonschema.NewSchemaLoader()
 	for id, file := range map[string]string{
 		"http://cyclonedx.org/schema/spdx.schema.json":     "spdx.schema.json",
@@ -88,8 +88,8 @@ func TestSBOMIsValidCycloneDX(t *testing.T) {
 func TestSBOMAgreesWithTheBuildInfo(t *testing.T) {
 	t.Parallel()
 	binary := build(t, "..", runtime.GOARCH)
-	document := run(t, "..", binary, "--sbom")
-	if again := run(t, "..", binary, "--sbom"); !bytes.Equal(document, again) {
+	document := output(t, "..", binary, "--sbom")
+	if again := output(t, "..", binary, "--sbom"); !bytes.Equal(document, again) {
 		t.Errorf("--sbom printed twice differs:\n%s\n%s", document, again)
 	}
 	var b cdx.BOM
@@ -134,12 +134,12 @@ func TestBinaryIsReproducible(t *testing.T) {
 	// The index and not HEAD, so that what is about to be committed is tested.
 	clones := []string{filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "somewhere", "else", "b")}
 	for _, clone := range clones {
-		run(t, "..", "git", "checkout-index", "--all", "--prefix="+clone+"/")
+		output(t, "..", "git", "checkout-index", "--all", "--prefix="+clone+"/")
 	}
 	// One of them is a repository, as a clone is, and the other a bare archive.
-	run(t, clones[0], "git", "init", "-q")
-	run(t, clones[0], "git", "add", ".")
-	run(t, clones[0], "git", "-c", "user.name=x", "-c", "user.email=x@example.com", "commit", "-qm", "x")
+	output(t, clones[0], "git", "init", "-q")
+	output(t, clones[0], "git", "add", ".")
+	output(t, clones[0], "git", "-c", "user.name=x", "-c", "user.email=x@example.com", "commit", "-qm", "x")
 	for _, platform := range []string{"amd64", "arm64", "arm/7"} {
 		t.Run(platform, func(t *testing.T) {
 			var sums []string

@@ -16,4 +16,4 @@ else
 	say "images are not looked for: ${reason#error: }"
 fi
 "$root/scripts/k8s.sh" down
-rm -rf "$tools" "$root/imagelab"
+rm -rf "$tools" "$root/imagelab" "$root/dist"

@@ -1,4 +1,4 @@
-package main
+package sbom
 
 import (
 	"encoding/json"
@@ -61,7 +61,7 @@ func TestSBOMSerialNumberFollowsTheContent(t *testing.T) {
 	serial := func(version string) string {
 		t.Helper()
 		var out strings.Builder
-		if err := printSBOM(&out, buildInfo(), version); err != nil {
+		if err := Write(&out, buildInfo(), version); err != nil {
 			t.Fatal(err)
 		}
 		var b bom
@@ -82,13 +82,13 @@ func TestSBOMSerialNumberFollowsTheContent(t *testing.T) {
 
 func TestSBOMSaysWhyThereIsNone(t *testing.T) {
 	t.Parallel()
-	err := printSBOM(new(strings.Builder), nil, "v1")
+	err := Write(new(strings.Builder), nil, "v1")
 	if err == nil || err.Error() != "sbom: the binary has no build info" {
-		t.Errorf("printSBOM without build info = %v", err)
+		t.Errorf("Write without build info = %v", err)
 	}
 	full := errors.New("no space")
-	if err := printSBOM(failingWriter{full}, buildInfo(), "v1"); !errors.Is(err, full) {
-		t.Errorf("printSBOM to a full disk = %v, want %v", err, full)
+	if err := Write(failingWriter{full}, buildInfo(), "v1"); !errors.Is(err, full) {
+		t.Errorf("Write to a full disk = %v, want %v", err, full)
 	}
 }
 
