@@ -1326,7 +1326,15 @@ func TestOptions(t *testing.T) {
 	}
 	err = Options{Only: []string{"memory-limits"}, Skip: []string{"shell"}}.Validate()
 	if err == nil || !strings.Contains(err.Error(), `did you mean memory-limit?`) || !strings.Contains(err.Error(), `no check "shell"`) {
-		t.Errorf("Validate() = %v, want both ids and the nearest", err)
+		t.Fatalf("Validate() = %v, want both ids and the nearest", err)
+	}
+	for line := range strings.Lines(err.Error()) {
+		if len(strings.TrimRight(line, "\n")) > 80 {
+			t.Errorf("a line of Validate() has %d columns, want at most 80: %s", len(line)-1, line)
+		}
+	}
+	if got := strings.Count(err.Error(), "zombie-reaping"); got != 1 {
+		t.Errorf("Validate() names each check %d times, want once", got)
 	}
 }
 
