@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -19,8 +21,10 @@ import (
 	"testing"
 	"testing/fstest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"imagelab/internal/audit"
 )
@@ -360,5 +364,81 @@ func await(t *testing.T, what string, c <-chan struct{}) {
 	case <-c:
 	case <-time.After(patience):
 		t.Fatalf("no %s after %v", what, patience)
+	}
+}
+
+// TestAuditOnATerminal: the report is no wider than the terminal, and has colours
+// unless NO_COLOR or the terminal says otherwise.
+func TestAuditOnATerminal(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	open := filepath.Join(root, "open")
+	if err := errors.Join(os.WriteFile(open, nil, 0o600), os.Chmod(open, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name    string
+		environ []string
+		colours bool
+	}{
+		{"colours", nil, true},
+		{"NO_COLOR", []string{"NO_COLOR=1"}, false},
+		{"TERM=dumb", []string{"TERM=dumb"}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			const width = 60
+			reader, terminal := openTerminal(t)
+			if err := unix.IoctlSetWinsize(int(terminal.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: width}); err != nil {
+				t.Fatal(err)
+			}
+			var output bytes.Buffer
+			copied := make(chan struct{})
+			go func() { // until the terminal's last user closes it
+				defer close(copied)
+				_, _ = io.Copy(&output, reader)
+			}()
+			code := run(context.Background(), []string{"--audit", "--root", root}, tc.environ, terminal, terminal)
+			terminal.Close()
+			<-copied
+			if code != 0 && code != 1 {
+				t.Fatalf("run(--audit) = %d\n%s", code, &output)
+			}
+			if got := bytes.Contains(output.Bytes(), []byte("\x1b[")); got != tc.colours {
+				t.Errorf("colours = %v, want %v:\n%s", got, tc.colours, &output)
+			}
+			plain := regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAllString(output.String(), "")
+			if !strings.Contains(plain, "world-writable-paths") {
+				t.Errorf("no report: %s", plain)
+			}
+			for line := range strings.Lines(plain) {
+				// The counts are one line for whoever greps them, and a fix is there to be copied.
+				line = strings.TrimRight(line, "\r\n")
+				if strings.HasPrefix(line, "50 checks:") || strings.Contains(line, "chmod") {
+					continue
+				}
+				if n := utf8.RuneCountInString(line); n > width {
+					t.Errorf("%d columns, want at most %d: %s", n, width, line)
+				}
+			}
+		})
+	}
+}
+
+func TestAuditProgressLine(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	quick := progressLine{w: &out, began: time.Now()}
+	quick.show(100)
+	quick.clear()
+	if out.Len() > 0 {
+		t.Errorf("a quick walk says %q, want nothing", &out)
+	}
+	slow := progressLine{w: &out, began: time.Now().Add(-time.Minute)}
+	slow.show(100)
+	slow.show(200) // at once: too soon for another word
+	slow.clear()
+	if got, want := out.String(), "\r100 files after 60 s\r\x1b[K"; got != want {
+		t.Errorf("a walk that began a minute ago says %q, want %q", got, want)
 	}
 }

@@ -52,8 +52,23 @@ func (b *bench) makeImages() error {
 	if err != nil {
 		return err
 	}
-	return importImage(imported+"audit", map[string]string{
-		"/imagelab": b.program("imagelab"), "/empty": b.program("empty"), "/bench": self})
+	programs := map[string]string{"/imagelab": b.program("imagelab"), "/empty": b.program("empty"), "/bench": self}
+	if err := importImage(imported+"audit", programs); err != nil || b.debian == "" {
+		return err
+	}
+	return b.debianImage()
+}
+
+// debianImage puts the programs of the audit into an image with about 10,000 files:
+// Debian's smallest system, twice.
+func (b *bench) debianImage() error {
+	dockerfile := fmt.Sprintf("FROM %[1]s\nCOPY --from=%[1]s / /again\nCOPY --from=%[2]saudit / /\nUSER 0:0\nENTRYPOINT []\n", b.debian, imported)
+	build := exec.Command("docker", "build", "-q", "-t", imported+"audit-debian", "-")
+	build.Stdin = strings.NewReader(dockerfile)
+	if _, err := build.Output(); err != nil {
+		return fmt.Errorf("an image of %s: %w: %s", b.debian, err, stderr(err))
+	}
+	return nil
 }
 
 // serverImages makes a server's image, and another with what checks its health.
@@ -361,20 +376,29 @@ func fillStore(url string) error {
 	return fmt.Errorf("POST %s: 500 MB, and the store is not full", url)
 }
 
-// auditRound runs the audit in a container with the engine's defaults, as root.
+// auditRound runs the audit in containers with the engine's defaults, as root: with
+// nothing else in the image, and with Debian's files.
 func (b *bench) auditRound() error {
+	if err := b.auditIn("audit", 10); err != nil || b.debian == "" {
+		return err
+	}
+	return b.auditIn("audit-debian", 3)
+}
+
+// auditIn adds to the rows that begin with the image's name.
+func (b *bench) auditIn(image string, runs int) error {
 	audits := []tool{
 		{Name: "empty Go program", Command: []string{"/empty"}},
 		{Name: "imagelab --audit", Command: []string{"/imagelab", "--audit"}, Verdict: true},
 	}
-	t, err := timeInside(imported+"audit", 10, audits)
+	t, err := timeInside(imported+image, runs, audits)
 	if err != nil {
 		return err
 	}
 	for i, a := range audits {
-		b.add("audit-wall", a.Name, t[i].Wall)
-		b.add("audit-cpu", a.Name, t[i].CPU)
-		b.add("audit-rss", a.Name, t[i].Peak)
+		b.add(image+"-wall", a.Name, t[i].Wall)
+		b.add(image+"-cpu", a.Name, t[i].CPU)
+		b.add(image+"-rss", a.Name, t[i].Peak)
 	}
 	return nil
 }

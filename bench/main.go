@@ -23,6 +23,7 @@ import (
 // bench is one run.
 type bench struct {
 	root, work string // the project, and a folder for this run
+	debian     string // base image of an audit of many files; empty is none
 	lua        string
 	serverCPU  string
 	loadCPU    string
@@ -53,6 +54,7 @@ func run(args []string) (err error) {
 	rounds := flags.Int("rounds", 3, "rounds to measure; the sweeps get half of them")
 	seconds := flags.Duration("load", 2*time.Second, "length of each run of load")
 	with := flags.String("with", "", "one more server: `name=image:tag@port/path`, or name=/program@port/path")
+	debian := flags.String("debian", "", "Debian's base `image`, for an audit of many files; without it that is left out")
 	inside := flags.String("inside", "", "time these `programs`, in JSON; the program calls itself so in a container")
 	again := flags.String("again", "", "measure nothing; say where the rankings of this `file` contradict docs/results.json")
 	if err := flags.Parse(args); err != nil {
@@ -74,7 +76,7 @@ func run(args []string) (err error) {
 			return err
 		}
 	}
-	b := &bench{seconds: *seconds, rows: map[string]*row{}}
+	b := &bench{seconds: *seconds, debian: *debian, rows: map[string]*row{}}
 	if b.root, err = filepath.Abs(*root); err != nil {
 		return err
 	}

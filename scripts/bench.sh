@@ -19,6 +19,12 @@ case ${WITH:-} in
 *) die "WITH=$WITH: want name=image:tag@port/path, or name=/program@port/path" ;;
 esac
 make -s -C "$root" images
+debian=
+if "$root/scripts/base-images.sh" debian; then
+	debian=$(sed -n 's/^DEBIAN_IMAGE=//p' "$tools/images.env")
+else
+	say "no Debian, so the audit of its files is left out"
+fi
 
 scratch_dir
 rivals=$tools/bench
@@ -34,5 +40,5 @@ ln -sf "go-httpbin-$httpbin" "$rivals/go-httpbin"
 
 cd "$root/bench"
 CGO_ENABLED=0 go build -o "$work/bench" .
-PATH=$rivals:$PATH "$work/bench" -with "${WITH:-}" "$@"
+PATH=$rivals:$PATH "$work/bench" -debian "$debian" -with "${WITH:-}" "$@"
 "$root/scripts/results.sh"

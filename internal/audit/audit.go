@@ -180,7 +180,7 @@ var checks = []Check{
 		Fix: Fix{
 			Docker:     `--cap-drop ALL`,
 			Compose:    `cap_drop: [ALL]`,
-			Kubernetes: `securityContext: {capabilities: {drop: [ALL]}}`,
+			Kubernetes: `securityContext: {capabilities: {drop: [ALL], add: []}}`,
 		},
 		References: []string{"CIS Docker Benchmark 5.4", "Pod Security Standards, restricted: Capabilities", "capabilities(7)"},
 		run:        capabilitiesDropped,

@@ -1285,6 +1285,20 @@ func TestSecretIn(t *testing.T) {
 		{"c", "AKIAshort AKIAABCDEFGHIJKLMNOP", "AWS access key"},
 		{"c", "ghp_" + a36, "GitHub token"},
 		{"c", "ghp_short", ""},
+		{"c", "glrt-" + strings.Repeat("0a1b", 16), "GitLab token"},
+		{"c", "xapp-" + strings.Repeat("0a1b", 16), "Slack token"},
+		{"c", "rk_test_" + strings.Repeat("0a1b", 16), "Stripe key"},
+		{"c", "whsec_" + strings.Repeat("0a1b", 16), "Stripe webhook secret"},
+		{"c", "glsa_" + strings.Repeat("0a1b", 16), "Grafana token"},
+		{"c", "dapi" + strings.Repeat("0a1b", 16), "Databricks token"},
+		{"c", "shpss_" + strings.Repeat("0a1b", 16), "Shopify token"},
+		{"c", "tskey-" + strings.Repeat("0a1b", 16), "Tailscale key"},
+		{"c", "rubygems_" + strings.Repeat("0a1b", 16), "RubyGems key"},
+		{"c", "sk-svcacct-" + strings.Repeat("0a1b", 16), "OpenAI key"},
+		{"c", "gsk_" + strings.Repeat("0a1b", 16), "Groq key"},
+		{"c", "sntrys_" + strings.Repeat("0a1b", 16), "Sentry token"},
+		{"c", "dapi is Databricks' name for its interface", ""},
+		{"c", "tskey-auth", ""},
 		{"c", "glpat-abcdefghij_-0123456789", "GitLab token"},
 		{"c", "xoxb-1234567890-abcdefghij", "Slack token"},
 		{"root/.ssh/id_rsa", "x", "ssh key by name"},
@@ -1326,7 +1340,15 @@ func TestOptions(t *testing.T) {
 	}
 	err = Options{Only: []string{"memory-limits"}, Skip: []string{"shell"}}.Validate()
 	if err == nil || !strings.Contains(err.Error(), `did you mean memory-limit?`) || !strings.Contains(err.Error(), `no check "shell"`) {
-		t.Errorf("Validate() = %v, want both ids and the nearest", err)
+		t.Fatalf("Validate() = %v, want both ids and the nearest", err)
+	}
+	for line := range strings.Lines(err.Error()) {
+		if len(strings.TrimRight(line, "\n")) > 80 {
+			t.Errorf("a line of Validate() has %d columns, want at most 80: %s", len(line)-1, line)
+		}
+	}
+	if got := strings.Count(err.Error(), "zombie-reaping"); got != 1 {
+		t.Errorf("Validate() names each check %d times, want once", got)
 	}
 }
 

@@ -42,6 +42,10 @@ func kubernetesLines(results []Result) []string {
 	if len(pod)+len(container) == 0 {
 		return nil
 	}
+	// Pod Security wants the profile in the pod, also where the runtime has it in effect.
+	if slices.ContainsFunc(container, func(line string) bool { return strings.HasPrefix(line, "securityContext: ") }) {
+		container = append(container, "securityContext: {seccompProfile: {type: RuntimeDefault}}")
+	}
 	lines := []string{"spec:", "  template:", "    spec:"}
 	for _, line := range joinYAML(strings.Join(pod, "\n")) {
 		lines = append(lines, spread("      ", line)...)

@@ -24,10 +24,33 @@ func (o Options) Validate() error {
 	var errs []error
 	for _, id := range slices.Concat(o.Only, o.Skip) {
 		if !slices.ContainsFunc(checks, func(c Check) bool { return c.ID == id }) {
-			errs = append(errs, fmt.Errorf("no check %q%s; the checks are %s", id, near.Hint(id, ids()), strings.Join(ids(), ", ")))
+			errs = append(errs, fmt.Errorf("no check %q%s", id, near.Hint(id, ids())))
 		}
 	}
+	if len(errs) > 0 {
+		errs = append(errs, errors.New("the checks are\n"+listed(ids(), 80)))
+	}
 	return errors.Join(errs...)
+}
+
+// listed is the words with commas, in indented lines of at most width columns.
+func listed(words []string, width int) string {
+	const indent = "  "
+	var lines []string
+	line := indent
+	for i, word := range words {
+		if i < len(words)-1 {
+			word += ","
+		}
+		if line != indent && len(line)+1+len(word) > width {
+			lines, line = append(lines, line), indent
+		}
+		if line != indent {
+			line += " "
+		}
+		line += word
+	}
+	return strings.Join(append(lines, line), "\n")
 }
 
 func (o Options) selects(id string) bool {

@@ -171,6 +171,18 @@ var tokenForms = []struct {
 	{"HashiCorp Vault token", "hvs.", 24, alphanumerics + "_-"},
 	{"Shopify token", "shpat_", 32, alphanumerics},
 	{"age key", "AGE-SECRET-KEY-1", 50, alphanumerics},
+	{"GitLab token", "glrt-", 20, alphanumerics + "_-"},
+	{"Slack token", "xapp-", 30, alphanumerics + "-"},
+	{"Stripe key", "rk_test_", 16, alphanumerics},
+	{"Stripe webhook secret", "whsec_", 32, alphanumerics},
+	{"Grafana token", "glsa_", 32, alphanumerics + "_"},
+	{"Databricks token", "dapi", 32, "0123456789abcdef"},
+	{"Shopify token", "shpss_", 32, alphanumerics},
+	{"Tailscale key", "tskey-", 20, alphanumerics + "-"},
+	{"RubyGems key", "rubygems_", 48, alphanumerics},
+	{"OpenAI key", "sk-svcacct-", 40, alphanumerics + "_-"},
+	{"Groq key", "gsk_", 52, alphanumerics},
+	{"Sentry token", "sntrys_", 60, alphanumerics + "_+/="},
 	{"JSON Web Token", "eyJ", 60, alphanumerics + "_-."},
 }
 

@@ -145,23 +145,27 @@ func (t *text) labelled(indent int, label string, width int, s string) {
 }
 
 // wrap writes s from the column on, breaking lines between words.
-func (t *text) wrap(column int, s string) {
+func (t *text) wrap(column int, s string) { t.out.WriteString(t.wrapped(column, s) + "\n") }
+
+// wrapped is s as wrap writes it, without the end of the line.
+func (t *text) wrapped(column int, s string) string {
+	var out strings.Builder
 	used := column
 	for i, word := range strings.Fields(s) {
 		n := utf8.RuneCountInString(word)
 		switch {
 		case i == 0:
 		case used+1+n > t.width:
-			t.out.WriteString("\n" + strings.Repeat(" ", column))
+			out.WriteString("\n" + strings.Repeat(" ", column))
 			used = column
 		default:
-			t.out.WriteString(" ")
+			out.WriteString(" ")
 			used++
 		}
-		t.out.WriteString(word)
+		out.WriteString(word)
 		used += n
 	}
-	t.out.WriteString("\n")
+	return out.String()
 }
 
 // verbatim writes lines to copy, below each other from the column on.
@@ -180,7 +184,8 @@ func (t *text) findings(title, style string, results []Result) {
 	}
 	t.out.WriteString("\n" + t.paint(bold+";"+style, fmt.Sprintf("%s %d", title, len(results))) + "\n")
 	for _, r := range results {
-		fmt.Fprintf(&t.out, "\n  %s  %s\n", t.paint(style, fmt.Sprintf("%-8s", r.Severity)), t.paint(bold, r.ID)+": "+r.Title)
+		title := t.wrapped(12, r.ID+": "+r.Title)
+		fmt.Fprintf(&t.out, "\n  %s  %s\n", t.paint(style, fmt.Sprintf("%-8s", r.Severity)), t.paint(bold, r.ID)+title[len(r.ID):])
 		const indent, width = 12, 12
 		if r.Evidence != "" {
 			t.labelled(indent, "found", width, r.Evidence)

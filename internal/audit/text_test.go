@@ -174,7 +174,7 @@ func TestKubernetesPatch(t *testing.T) {
 			t.Errorf("%q is there twice:\n%s", key, patch)
 		}
 	}
-	for _, want := range []string{"          hostPID: false\n", "              capabilities: {drop: [ALL]}\n", "              readOnlyRootFilesystem: true\n",
+	for _, want := range []string{"          hostPID: false\n", "              capabilities: {drop: [ALL], add: []}\n", "              readOnlyRootFilesystem: true\n",
 		"{name: NAME, mountPath: /d1, readOnly: true}", "{name: NAME2, mountPath: /d2, readOnly: true}"} {
 		if !strings.Contains(patch, want) {
 			t.Errorf("no %q in the patch:\n%s", want, patch)
