@@ -154,6 +154,16 @@ func TestCommandHasTheTerminal(t *testing.T) {
 	s.sees(t, os.Args[0])
 	s.enter(t, "two\n", "after it: two")
 	s.enter(t, "echo code $?\n", "\ncode 0\r\n")
+	t.Log("it has it before it asks for it")
+	s.enter(t, "$IT sleep 1000\n", "1000\r\n")
+	s.sees(t, "sleep")
+	s.enter(t, "\x03", "")
+	s.sees(t, os.Args[0])
+	s.enter(t, "three\n", "after it: three")
+	t.Log("only if it is its standard input")
+	s.enter(t, "$IT sh -c 'echo begun; exec sleep 1000' </dev/null\n", "\nbegun\r\n")
+	s.sees(t, os.Args[0])
+	s.enter(t, "\x03", "prompt> ")
 }
 
 func TestStoppedCommandStopsItsSupervisor(t *testing.T) {
@@ -207,4 +217,9 @@ func TestCommandInTheBackground(t *testing.T) {
 	s.sees(t, os.Args[0])
 	s.enter(t, "three\n", "after it: three")
 	s.enter(t, "echo code $?\n", "\ncode 130\r\n")
+	t.Log("or before it sets it")
+	s.enter(t, "$IT sh -c 'sleep 0.5; stty sane; echo it is set' &\n", "[1] ")
+	s.enter(t, "fg\n", "\nit is set\r\n")
+	s.sees(t, os.Args[0])
+	s.enter(t, "four\n", "after it: four")
 }

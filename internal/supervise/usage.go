@@ -48,11 +48,7 @@ const ticksPerSecond = 100
 // statFields are those of proc_pid_stat(5) from the state on, which is field 3, or nil. The
 // name before it may hold spaces and parentheses, and ends at the last one.
 func statFields(stat []byte) [][]byte {
-	end := bytes.LastIndexByte(stat, ')')
-	if end == -1 {
-		return nil
-	}
-	fields := bytes.Fields(stat[end+1:])
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 22 {
 		return nil
 	}
