@@ -499,7 +499,7 @@ func TestClientsThatDoNotReadKeepNobodyOut(t *testing.T) {
 func probeServer(t *testing.T, environ ...string) (code int, line string) {
 	t.Helper()
 	var out bytes.Buffer
-	code = run(t.Context(), []string{"--healthcheck", "--timeout", patience.String()}, environ, &out, io.Discard)
+	code = run(t.Context(), []string{"--healthcheck", "--timeout", patience.String()}, append([]string{inProcess}, environ...), &out, io.Discard)
 	return code, out.String()
 }
 

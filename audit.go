@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imagelab/internal/audit"
+	"imagelab/internal/sandbox"
 )
 
 // auditOptions are the flags of --audit.
@@ -92,6 +93,8 @@ func auditMode(ctx context.Context, opts auditOptions, format string, environ []
 		return complain(exitUsage, "this is no container: its processes and mounts are the machine's own; "+
 			"--root / audits the machine all the same, --root DIR the files below DIR")
 	}
+	system.Remember()
+	confineOnce(environ, nil)
 	system.WalkTimeout = opts.walk
 	walk := progressLine{w: stderr, began: time.Now()}
 	if terminal(stderr, env.ToMap(environ)).Width > 0 {
@@ -206,6 +209,8 @@ func terminal(w io.Writer, environ map[string]string) audit.TextOptions {
 type auditor struct {
 	system  *audit.System
 	app     func() *audit.App
+	onHost  bool
+	sandbox *confinement
 	metrics *auditMetrics
 	waiting *slots
 	log     *slog.Logger
@@ -216,8 +221,12 @@ type auditor struct {
 	took   time.Duration
 }
 
-func newAuditor(system *audit.System, app func() *audit.App, reg prometheus.Registerer, m *metrics, log *slog.Logger) *auditor {
-	a := &auditor{system: system, app: app, metrics: &auditMetrics{}, waiting: newSlots(maxAudits, "audits", m), log: log}
+func newAuditor(system *audit.System, app func() *audit.App, confined *confinement, reg prometheus.Registerer, m *metrics, log *slog.Logger) *auditor {
+	a := &auditor{
+		// It is looked up before the sandbox is closed, which would hide it.
+		system: system, app: app, onHost: system.OnHost(), sandbox: confined,
+		metrics: &auditMetrics{}, waiting: newSlots(maxAudits, "audits", m), log: log,
+	}
 	reg.MustRegister(a.metrics)
 	return a
 }
@@ -239,6 +248,7 @@ func (a *auditor) run(ctx context.Context) (*audit.Report, error) {
 	began := time.Now()
 	system := *a.system
 	system.App = a.app()
+	system.Sandbox = a.sandbox.facts()
 	report, err := audit.Run(ctx, &system, audit.Options{})
 	if err != nil {
 		return nil, err
@@ -258,7 +268,9 @@ func (a *auditor) actor() (execute func() error, interrupt func(error)) {
 	execute = func() error {
 		select {
 		case <-time.After(firstRequests):
-			a.first(ctx)
+			if err := a.first(ctx); err != nil {
+				return err
+			}
 			<-ctx.Done()
 		case <-ctx.Done():
 		}
@@ -267,18 +279,66 @@ func (a *auditor) actor() (execute func() error, interrupt func(error)) {
 	return execute, func(error) { cancel() }
 }
 
-// first is the audit at the start.
-func (a *auditor) first(ctx context.Context) {
-	if a.system.OnHost() {
-		return
+// The image is read again until all of it was seen once, after leastLook at first and then less
+// and less often, down to mostLook: there may have been no descriptors left for it.
+const (
+	leastLook = time.Second
+	mostLook  = 5 * time.Minute
+)
+
+// first is the audit at the start. After it the sandbox need not read the image any more. The
+// error is why the process must not go on.
+func (a *auditor) first(ctx context.Context) error {
+	for pause, told := leastLook, false; ; pause = min(2*pause, mostLook) {
+		report, err := a.look(ctx, !told)
+		if err != nil {
+			return nil // it is the end of the process
+		}
+		told = true
+		done, err := a.closeReads(report)
+		if done || err != nil {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// look audits the container, and says what it has found; where there is none the report is nil.
+func (a *auditor) look(ctx context.Context, tell bool) (*audit.Report, error) {
+	if a.onHost {
+		return nil, nil
 	}
 	report, err := a.run(ctx)
 	// The walk of a large image takes memory that nothing else will need.
 	debug.FreeOSMemory()
-	if err == nil {
+	if err == nil && tell {
 		s := report.Summary
 		a.log.Info("audited", "pass", s.Pass, "fail", s.Fail, "warn", s.Warn, "unknown", s.Unknown, "not_applicable", s.NotApplicable)
 	}
+	return report, err
+}
+
+// closeReads ends the reading of the image, of which later audits take what report has. It says
+// false if that has to be tried again.
+func (a *auditor) closeReads(report *audit.Report) (done bool, err error) {
+	a.mu.Lock() // nobody else reads it meanwhile
+	defer a.mu.Unlock()
+	if !a.sandbox.confinesServer() {
+		return true, nil
+	}
+	if report != nil && !report.Complete() {
+		a.log.Warn("files outside can be read until the audit has seen the whole image")
+		return false, nil
+	}
+	done, err = a.sandbox.closeReads(a.log)
+	if report != nil && a.sandbox.has(sandbox.Reads) {
+		a.system.Keep(report)
+	}
+	return done, err
 }
 
 // notInContainer is the error code of GET /audit where there is nothing to audit.
@@ -287,7 +347,7 @@ const notInContainer = "not-in-a-container"
 // serve answers GET /audit with the report as JSON. Outside a container there is
 // none: nobody asked to have the machine searched.
 func (a *auditor) serve(w http.ResponseWriter, r *http.Request) {
-	if a.system.OnHost() {
+	if a.onHost {
 		writeError(w, http.StatusNotFound, notInContainer, "a container, or imagelab --audit")
 		return
 	}

@@ -33,7 +33,7 @@ import (
 // walk through a whole machine takes its time.
 func runAudit(environ []string, args ...string) (code int, stdout, stderr string) {
 	var out, complaints bytes.Buffer
-	code = run(context.Background(), append([]string{"--audit", "--root", "/"}, args...), environ, &out, &complaints)
+	code = run(context.Background(), append([]string{"--audit", "--root", "/"}, args...), append([]string{inProcess}, environ...), &out, &complaints)
 	return code, out.String(), complaints.String()
 }
 
@@ -189,7 +189,7 @@ func TestAuditOnTheHost(t *testing.T) {
 		t.Skip("kernel: the tests run in a container here")
 	}
 	var out, complaints bytes.Buffer
-	code := run(t.Context(), []string{"--audit"}, nil, &out, &complaints)
+	code := run(t.Context(), []string{"--audit"}, []string{inProcess}, &out, &complaints)
 	if code != 2 || !strings.Contains(complaints.String(), "this is no container") || out.Len() > 0 {
 		t.Errorf("--audit on the host = %d, %s, %s, want 2 and no report", code, &out, &complaints)
 	}
@@ -235,7 +235,7 @@ func TestAuditsAtOnceAreBounded(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	h := newHealth(time.Now())
 	m := newMetrics(reg, h, "", new(atomic.Int64))
-	a := newAuditor(&audit.System{FS: fstest.MapFS{}}, h.app, reg, m, slog.New(slog.DiscardHandler))
+	a := newAuditor(&audit.System{FS: fstest.MapFS{}}, h.app, newConfinement(Config{Sandbox: "off"}, true), reg, m, slog.New(slog.DiscardHandler))
 	srv := httptest.NewServer(http.HandlerFunc(a.serve))
 	t.Cleanup(srv.Close)
 
@@ -300,7 +300,7 @@ func startAuditor(t *testing.T) (s *server, running chan struct{}, release func(
 			return ctx.Err()
 		}
 	}
-	a := newAuditor(system, func() *audit.App { return nil }, prometheus.NewRegistry(), s.metrics, slog.New(slog.DiscardHandler))
+	a := newAuditor(system, func() *audit.App { return nil }, newConfinement(Config{Sandbox: "off"}, true), prometheus.NewRegistry(), s.metrics, slog.New(slog.DiscardHandler))
 	s.handle("/audit", watching, get(a.serve))
 	return s, running, sync.OnceFunc(func() { close(released) })
 }

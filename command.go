@@ -26,7 +26,9 @@ import (
 // commandOptions are what a command is started with and judged by.
 type commandOptions struct {
 	args, env  []string
-	restart    string // Config.Restart
+	sandbox    commandSandbox // Config.SandboxCommand
+	dataDir    string         // Config.DataDir
+	restart    string         // Config.Restart
 	upstream   upstreamAddr
 	probe      string // Config.Probe
 	interval   time.Duration
@@ -40,6 +42,7 @@ type commandOptions struct {
 func newCommandOptions(args, environ []string, cfg Config) commandOptions {
 	return commandOptions{
 		args: args, env: commandEnv(environ), restart: cfg.Restart, upstream: cfg.Upstream, probe: cfg.Probe,
+		sandbox: cfg.SandboxCommand, dataDir: cfg.DataDir,
 		interval: cfg.ProbeInterval, start: cfg.StartTimeout, stop: cfg.ShutdownTimeout,
 		replaced:   max(cfg.ShutdownTimeout, cfg.UpstreamTimeout), // nobody waits for a reload to end, as for a stop
 		stopSignal: syscall.Signal(cfg.StopSignal),
@@ -62,10 +65,11 @@ func commandEnv(environ []string) []string {
 // it again, and stops it when nobody needs it any more. It is the backend of the front.
 type command struct {
 	commandOptions
-	owner   *supervise.Supervisor
-	metrics *commandMetrics
-	log     *slog.Logger
-	hurry   context.Context // ends when there is no time to wait for anything
+	owner    *supervise.Supervisor
+	confined *confinement
+	metrics  *commandMetrics
+	log      *slog.Logger
+	hurry    context.Context // ends when there is no time to wait for anything
 
 	reloads  chan struct{} // of one place: a reload that is asked for during one comes after it
 	stopping chan struct{} // closed when the command has to end
@@ -118,9 +122,9 @@ const (
 	givenUp    = "given up"
 )
 
-func newCommand(o commandOptions, owner *supervise.Supervisor, hurry context.Context, m *commandMetrics, log *slog.Logger) *command {
+func newCommand(o commandOptions, confined *confinement, owner *supervise.Supervisor, hurry context.Context, m *commandMetrics, log *slog.Logger) *command {
 	c := &command{
-		commandOptions: o, owner: owner, metrics: m, log: log, hurry: hurry,
+		commandOptions: o, confined: confined, owner: owner, metrics: m, log: log, hurry: hurry,
 		reloads: make(chan struct{}, 1), stopping: make(chan struct{}), ended: make(chan struct{}),
 		changed: make(chan struct{}), phase: starting.String(),
 	}
@@ -208,6 +212,9 @@ func (c *command) run() {
 			g = c.attend(g)
 			lived := time.Since(g.Started)
 			c.ends(g.Status().Code(), g.Status().String())
+			if g.Status().Code() != 0 && !isClosed(c.stopping) && (!g.wasReady() || lived < leastLife) {
+				c.confined.blame(c.env, c.log)
+			}
 			if isClosed(c.stopping) || !c.restarts(g.Status()) {
 				return
 			}
@@ -273,6 +280,7 @@ func (c *command) launch(reason string) (*generation, error) {
 		return nil, err
 	}
 	c.metrics.starts.WithLabelValues(reason).Inc()
+	c.confined.staged(g.Note, c.log)
 	c.log.Info("the command has started", "pid", g.Pid, "generation", g.number, "reason", reason, "upstream", g.addr.address)
 	go c.watch(g)
 	return g, nil
@@ -282,7 +290,9 @@ func (c *command) launch(reason string) (*generation, error) {
 func (c *command) begin(g *generation, env []string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p, err := c.owner.Start(supervise.Command{Args: c.args, Env: env})
+	start := supervise.Command{Args: c.args, Env: env}
+	c.confined.stage(c.sandbox, c.dataDir, &start)
+	p, err := c.owner.Start(start)
 	if err != nil {
 		return err
 	}

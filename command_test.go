@@ -193,7 +193,7 @@ func TestCommandLineOfACommand(t *testing.T) {
 		{[]string{"--", "true"}, []string{"IMAGELAB_UPSTREAM=localhost"}, exitUsage, "want a port of 127.0.0.1"},
 	} {
 		var stderr strings.Builder
-		code := run(t.Context(), test.args, defaults(t, test.env), io.Discard, &stderr)
+		code := run(t.Context(), test.args, defaults(t, append([]string{inProcess}, test.env...)), io.Discard, &stderr)
 		if code != test.code || !strings.Contains(stderr.String(), test.says) {
 			t.Errorf("imagelab %q, %q = %d, %s; want %d and %q", test.args, test.env, code, stderr.String(), test.code, test.says)
 		}
@@ -619,7 +619,7 @@ func TestJobControlBelowAShell(t *testing.T) {
 	var said logBuffer
 	go func() { _, _ = io.Copy(&said, reader) }()
 	cmd := exec.Command(bash, "--norc", "--noprofile", "-i")
-	cmd.Env = append(defaults(t, nil), asProgram+"=1", "IMAGELAB_OPS_ADDR=", "IMAGELAB_LOG_LEVEL=error",
+	cmd.Env = append(defaults(t, sandboxed()), asProgram+"=1", "IMAGELAB_OPS_ADDR=", "IMAGELAB_LOG_LEVEL=error",
 		"PATH="+os.Getenv("PATH"), "HOME="+t.TempDir(), "PS1=prompt> ", "TERM=dumb", "IL="+os.Args[0])
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}

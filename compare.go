@@ -20,6 +20,7 @@ func compareMode(ctx context.Context, peers []peer, format string, environ []str
 		fmt.Fprintf(stderr, "imagelab: %v\n", err)
 		return exitUsage
 	}
+	confineOnce(environ, peers)
 	sides := askPeers(ctx, peers, token, peerTimeout)
 	result := compare.Compare(sides, time.Now())
 	switch format {

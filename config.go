@@ -76,6 +76,9 @@ type Config struct {
 	StoreMaxBlob  ByteSize `env:"IMAGELAB_STORE_MAX_BLOB" envDefault:"1MiB" min:"0B" max:"1TiB" desc:"largest body that POST /store takes"`
 	StoreCapacity ByteSize `env:"IMAGELAB_STORE_CAPACITY" envDefault:"8MiB" min:"0B" max:"1TiB" desc:"bytes on the disk that /store takes in all; each blob takes whole pages of 4 KiB"`
 
+	Sandbox        string         `group:"The sandbox" env:"IMAGELAB_SANDBOX" envDefault:"auto" oneof:"auto require off" desc:"whether this process gives up what it does not need: auto does as far as the kernel allows, require exits 1 if any of it is refused"`
+	SandboxCommand commandSandbox `env:"IMAGELAB_SANDBOX_COMMAND" want:"on, or paths that it may write below and TCP ports that it may connect to, with commas between, such as on,/var/cache/app,5432" desc:"what the command is confined to; on is the data directory and the tmpfs mounts, and without a port it may connect to all; unset, to nothing"`
+
 	Faults      bool     `group:"Demo" env:"IMAGELAB_FAULTS" envDefault:"false" want:"true or false" desc:"serve /delay, /status, /panic, /stream, /headers and /echo, to try drain, alerts and timeouts"`
 	Pprof       bool     `group:"Operators" env:"IMAGELAB_PPROF" envDefault:"false" want:"true or false" desc:"serve /debug/pprof/ on the ops listener; under /-/ only with IMAGELAB_OPS_TOKEN"`
 	ImageBudget ByteSize `env:"IMAGELAB_IMAGE_BUDGET" envDefault:"150MB" min:"0B" max:"1TiB" desc:"image size up to which the audit only warns"`
@@ -375,6 +378,9 @@ func validate(cfg Config, vars []variable, unparsed []string, hasCommand bool) [
 	}
 	if !refused["PORT"] && !refused["IMAGELAB_OPS_ADDR"] && !refused["IMAGELAB_UPSTREAM"] {
 		errs = append(errs, upstreamErrors(cfg, vars, hasCommand)...)
+	}
+	if !refused["IMAGELAB_SANDBOX"] && !refused["IMAGELAB_SANDBOX_COMMAND"] {
+		errs = append(errs, sandboxErrors(cfg, vars, hasCommand)...)
 	}
 	if hasCommand && !refused["IMAGELAB_PROBE"] && !refused["IMAGELAB_UPSTREAM"] {
 		errs = append(errs, commandErrors(cfg, vars)...)

@@ -453,7 +453,7 @@ func TestEveryVariableCanBeAFile(t *testing.T) {
 		"PORT": "0", "IMAGELAB_BIND_ADDRESS": "127.0.0.1", "IMAGELAB_OPS_ADDR": "127.0.0.1:0", "IMAGELAB_DATA_DIR": t.TempDir(),
 		"ROCKET_SIZE": "of a file", "IMAGELAB_DRAIN_DELAY": "0s", "IMAGELAB_LOG_LEVEL": "debug",
 		"IMAGELAB_PEERS": "other=http://127.0.0.1:1", "IMAGELAB_TRUSTED_PROXIES": "10.0.0.0/8",
-		"IMAGELAB_STOP_SIGNAL": "QUIT",
+		"IMAGELAB_STOP_SIGNAL": "QUIT", "IMAGELAB_SANDBOX": "off", "IMAGELAB_SANDBOX_COMMAND": "on,/data,5432",
 	}
 	var environ []string
 	paths := map[string]string{}

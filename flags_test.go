@@ -24,7 +24,7 @@ func invoke(t *testing.T, environ []string, args ...string) (code int, stdout, s
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var out, complaints logBuffer
-	code = run(ctx, args, environ, &out, &complaints)
+	code = run(ctx, args, append([]string{inProcess}, environ...), &out, &complaints)
 	if ctx.Err() != nil {
 		t.Errorf("run(%q) did not end by itself, stderr:\n%s", args, &complaints)
 	}

@@ -212,6 +212,7 @@ func healthcheck(ctx context.Context, urls []string, opts probe.Options, environ
 	if err != nil {
 		return unhealthy(stdout, err)
 	}
+	confineOnce(environ, nil)
 	line, healthy := probe.Run(ctx, targets, opts)
 	if hidden != "" { // what begins an address, or a resolver's complaint
 		word, detail, _ := strings.Cut(line, ": ")

@@ -39,6 +39,9 @@ const (
 // Reports go to stdout, logs and complaints to stderr. Cancelling ctx is a
 // SIGTERM.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	if plan, is := stageOf(environ); is {
+		return runStage(plan, args, environ)
+	}
 	mode, opts, err := parseArgs(args)
 	switch {
 	case err != nil && mode == modeHealthcheck:
@@ -98,15 +101,17 @@ func serve(stop *stopper, args []string, cfg Config, vars []variable, environ []
 	m.caps(lim, opsLn != nil)
 	owner := newSupervisor(m, log)
 	system := newSystem(environ, cfg.Variant, cfg.ImageBudget)
+	confined := newConfinement(cfg, hasCommand)
+	reg.MustRegister(confined)
 	reg.MustRegister(cgroupMetrics{system.Usage})
-	auditor := newAuditor(system, h.app, reg, m, log)
+	auditor := newAuditor(system, h.app, confined, reg, m, log)
 	peers := cfg.Peers.all
 	live := newEvents(reg, h, m, cfg.Variant, cfg.OpsToken, peers)
 
 	var program *command
 	var to backend
 	if hasCommand {
-		program = newCommand(newCommandOptions(args, environ, cfg), owner, stop.hurry, newCommandMetrics(reg), log)
+		program = newCommand(newCommandOptions(args, environ, cfg), confined, owner, stop.hurry, newCommandMetrics(reg), log)
 		stop.others, stop.result, h.program = program.signals, program.result, program
 		to = program
 	} else if cfg.Upstream.isSet() {
@@ -137,6 +142,14 @@ func serve(stop *stopper, args []string, cfg Config, vars []variable, environ []
 		servers = append(servers, ops)
 	} else if hasApp {
 		watchers.add(servers[0], "/-")
+	}
+
+	// All that it needs is open.
+	if !hasCommand {
+		if err := confined.confine(cfg, system, log); err != nil {
+			log.Error("cannot start", "err", err)
+			return exitFailed
+		}
 	}
 
 	// Actors are interrupted in the order in which they are added, each after the one

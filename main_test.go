@@ -31,6 +31,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == plainServer {
 		servePlainly()
 	}
+	if len(os.Args) > 2 && os.Args[1] == asRefuser {
+		refuseLandlock(os.Args[2:])
+	}
 	if os.Getenv(asProgram) != "" {
 		os.Exit(run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 	}
@@ -89,6 +92,19 @@ type instance struct {
 	exited   chan int
 }
 
+// inProcess is for what runs in this process, which must not be confined. What has a process of its own
+// is, and in all tests with require where this is run with IMAGELAB_SANDBOX=require.
+const inProcess = "IMAGELAB_SANDBOX=off"
+
+// sandboxed are the variables of the sandbox for a process of its own.
+func sandboxed() []string {
+	if os.Getenv("IMAGELAB_SANDBOX") == "" {
+		return nil
+	}
+	// Without a command the second one says nothing.
+	return []string{"IMAGELAB_SANDBOX=" + os.Getenv("IMAGELAB_SANDBOX"), "IMAGELAB_SANDBOX_COMMAND=" + os.Getenv("IMAGELAB_SANDBOX_COMMAND")}
+}
+
 // defaults are the variables that let any number of instances run side by side.
 func defaults(t *testing.T, environ []string) []string {
 	t.Helper()
@@ -103,7 +119,7 @@ func start(t *testing.T, environ ...string) *instance {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	in := &instance{log: &logBuffer{}, cancel: cancel, exited: make(chan int, 1)}
-	environ = defaults(t, environ)
+	environ = defaults(t, append([]string{inProcess}, environ...))
 	go func() { in.exited <- run(ctx, nil, environ, io.Discard, in.log) }()
 	in.await(t)
 	t.Cleanup(func() {
@@ -135,7 +151,7 @@ func launchArgs(t *testing.T, stderr io.Writer, argv []string, environ ...string
 	t.Helper()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	in := &instance{log: &logBuffer{}, exited: make(chan int, 1)}
-	cmd.Env = append(defaults(t, environ), asProgram+"=1", "PATH="+os.Getenv("PATH"))
+	cmd.Env = append(defaults(t, append(sandboxed(), environ...)), asProgram+"=1", "PATH="+os.Getenv("PATH"))
 	cmd.Stderr = stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

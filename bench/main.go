@@ -93,7 +93,7 @@ func run(args []string) (err error) {
 	for round := range *rounds {
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, *rounds)
 		steps := []func() error{b.sizeRound, b.probeRound, b.auditRound, b.startRound, b.healthyRound, b.pid1Round,
-			b.quietRound, b.slowRound, b.saturateRound, b.allocRound, b.stopRound, b.frontRound}
+			b.quietRound, b.slowRound, b.saturateRound, b.allocRound, b.stopRound, b.frontRound, b.sandboxRound}
 		if round < (*rounds+1)/2 {
 			steps = append(steps, b.sweepRound)
 		}

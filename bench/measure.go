@@ -56,6 +56,8 @@ var describe = []row{
 	{ID: "front-rss-idle", Section: "Front", Title: "resident memory of a front, idle", Unit: "bytes", Floor: "imagelab", Note: "Of all its processes."},
 	{ID: "front-rss-after-load", Section: "Front", Title: "resident memory of a front after load", Unit: "bytes", Floor: "imagelab", Note: "Of all its processes."},
 	{ID: "front-lost", Section: "Front", Title: "requests lost when a front is stopped", Note: frontLostNote},
+	{ID: "sandbox-exec-to-200", Section: "Sandbox", Title: "exec to the first 200, with the sandbox and without", Unit: "seconds", Floor: notConfined},
+	{ID: "sandbox-rps", Section: "Sandbox", Title: "requests a second at saturation, with the sandbox and without", Unit: "requests/s", More: true, Floor: notConfined, Note: "32 connections."},
 	{ID: "init-exec-to-200", Section: "PID 1", Title: "exec to the first 200, of the server and its init", Unit: "seconds", Floor: "imagelab"},
 	{ID: "init-rss", Section: "PID 1", Title: "resident memory of the server and its init", Unit: "bytes", Floor: "imagelab"},
 	{ID: "reap-cpu", Section: "PID 1", Title: "processor time of PID 1 for each orphan", Unit: "seconds", Floor: "imagelab", Note: fmt.Sprintf("%s processes lose their parent, one after the other. imagelab logs and counts each of them, the others say nothing.", format(orphans, ""))},

@@ -629,6 +629,8 @@ const facts = [
   ["Capabilities", f => list(f.process.bounding, "none")],
   ["No new privileges", f => f.process.no_new_privileges == null ? "?" : f.process.no_new_privileges ? "set" : "not set"],
   ["seccomp", f => f.process.seccomp || "?"],
+  ["Sandbox", f => !f.sandbox || !f.sandbox.of ? "none" : `${f.sandbox.of}: ${list(f.sandbox.applied, "nothing")}` +
+    (f.sandbox.refused.length ? `, refused ${f.sandbox.refused.map(r => r.part).join(" ")}` : "")],
   ["Health probe", (f, l) => l && l.probes.total ? `${span(l.probes.sum_seconds / l.probes.total)} each, ${whole(l.probes.total)} answered` : "none yet"],
   ["Start to ready", f => f.app ? span(f.app.start_seconds) : "?"],
   ["Requests, without probes", (f, l) => l ? `${whole(l.requests.total)}, ${whole(l.requests.failed)} failed, ${whole(l.requests.rejected)} turned away` : "?"],

@@ -75,8 +75,8 @@ func inspect(ctx context.Context, sys *System, walk bool) (*container, error) {
 
 	c.processes.value, c.processes.err = c.listProcesses()
 	c.findSubject()
-	c.self = parse(c, "/proc/self/status", parseStatus)
-	c.subject = parse(c, c.subjectDir+"/status", parseStatus)
+	c.self = c.statusOf("/proc/self")
+	c.subject = c.statusOf(c.subjectDir)
 	c.limits = parse(c, c.subjectDir+"/limits", parseLimits)
 	c.cgroups = parse(c, "/proc/self/cgroup", parseCgroups)
 	c.mountLines = parse(c, "/proc/self/mountinfo", parseMountinfo)
@@ -91,7 +91,10 @@ func inspect(ctx context.Context, sys *System, walk bool) (*container, error) {
 		return nil, err
 	}
 	c.tree.err = errNotWalked
-	if walk {
+	switch {
+	case walk && sys.kept != nil:
+		c.tree = part[*tree]{value: sys.kept.tree}
+	case walk:
 		c.tree.err = nil
 		if err := c.walk(ctx); err != nil {
 			return nil, err

@@ -21,6 +21,8 @@ type Facts struct {
 	// own filesystems aside; "/" is among them where the root is writable.
 	WritableMounts []string `json:"writable_mounts"`
 	App            *App     `json:"app,omitempty"`
+	// Sandbox is nil where the auditor is not the container's program.
+	Sandbox *SandboxFacts `json:"sandbox,omitempty"`
 }
 
 // ImageFacts are about the root filesystem alone, without what is mounted on it:
@@ -100,6 +102,7 @@ func (c *container) facts() Facts {
 		Host:           HostFacts{Kubernetes: c.kubernetes, Runtime: c.runtime()},
 		WritableMounts: []string{},
 		App:            c.sys.App,
+		Sandbox:        c.sandboxFacts(),
 	}
 	f.Host.Kernel, _ = c.line("/proc/sys/kernel/osrelease")
 	f.Host.Kernel = printable(f.Host.Kernel)
@@ -126,6 +129,9 @@ func (c *container) facts() Facts {
 }
 
 func (c *container) imageFacts() ImageFacts {
+	if c.sys.kept != nil && c.tree.err == nil {
+		return c.sys.kept.image
+	}
 	f := ImageFacts{Distribution: c.distribution(), Packages: c.packages(), CARoots: c.caRoots()}
 	if c.tree.err != nil {
 		return f

@@ -17,6 +17,8 @@ func rootfsReadOnly(c *container) verdict {
 	switch {
 	case !ok:
 		return unknown(errors.New("no mount at / in /proc/self/mountinfo"))
+	case !root.readOnly() && c.sandboxed() != "":
+		return warn("/ is mounted rw (%s) in /proc/self/mountinfo, but %s", root.fstype, c.sandboxed())
 	case !root.readOnly():
 		return fail("/ is mounted rw (%s) in /proc/self/mountinfo", root.fstype)
 	}
@@ -47,7 +49,7 @@ func setuidFiles(c *container) verdict {
 	switch {
 	case t.setuid.count == 0:
 		return c.walked(pass("none in %s", t.extent()), t.unreadDirs)
-	case c.subject.value["NoNewPrivs"] == "1":
+	case c.subject.value["NoNewPrivs"] == "1" || c.sys.Sandbox.has("no_new_privs"):
 		return c.walked(warn("%s; without effect, as no_new_privs is set", &t.setuid).found(&t.setuid), t.unreadDirs)
 	}
 	return c.walked(fail("%s", &t.setuid).found(&t.setuid), t.unreadDirs)
@@ -77,7 +79,7 @@ func appBinaryImmutable(c *container) verdict {
 		return unknown(c.subject.err)
 	}
 	pid := c.mainProcess()
-	s := parse(c, procDir(pid)+"/status", parseStatus)
+	s := c.statusOf(procDir(pid))
 	if s.err != nil {
 		return unknown(s.err)
 	}
@@ -135,6 +137,9 @@ func (c *container) immutable(program string, pid, uid int, groups []int, caps u
 			return unknown(errors.New(name + ": the owner cannot be read here"))
 		}
 		if how := writableBy(info, st, uid, groups, caps); how != "" {
+			if c.keptFrom(pid, program) {
+				return warn("uid %d of process %d could write %s (%s), as %s is mounted rw, but %s", uid, pid, name, how, m.point, c.sandboxed()).at(program)
+			}
 			return fail("uid %d of process %d can write %s (%s), and %s is mounted rw", uid, pid, name, how, m.point).at(program)
 		}
 		if name == m.point || name == "/" {

@@ -575,6 +575,9 @@ func (d device) status() Status {
 
 // devices lists the nodes in /dev, without entering what is mounted there.
 func (c *container) devices() ([]device, error) {
+	if c.sys.kept != nil {
+		return c.sys.kept.devices, nil
+	}
 	var found []device
 	err := fs.WalkDir(c.sys.FS, "dev", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {

@@ -222,7 +222,9 @@ func podSecurity(results []Result) *PodSecurity {
 			}
 			// Whatever comes from the host is a hostPath volume.
 			mounts := check.Subject == Mounts && results[i].Status == Warn
-			if results[i].Status == Fail || results[i].Status == Unknown || mounts {
+			// What the program has done to itself since is in no manifest.
+			itself := check.ID == "no-new-privileges" && results[i].Status == Warn
+			if results[i].Status == Fail || results[i].Status == Unknown || mounts || itself {
 				why[level] = append(why[level], check.ID)
 			}
 		}
@@ -238,6 +240,9 @@ func podSecurity(results []Result) *PodSecurity {
 
 // runtime names what made the container, or is empty.
 func (c *container) runtime() string {
+	if c.sys.kept != nil {
+		return c.sys.kept.runtime
+	}
 	root, _ := c.mountAt("/")
 	options := strings.Join(root.super, ",")
 	manager, _ := c.line("/run/systemd/container")

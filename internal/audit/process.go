@@ -61,7 +61,7 @@ func (c *container) program() (string, part[status]) {
 	if pid == c.first {
 		return c.subjectDir, c.subject
 	}
-	return procDir(pid), parse(c, procDir(pid)+"/status", parseStatus)
+	return procDir(pid), c.statusOf(procDir(pid))
 }
 
 func capabilitiesDropped(c *container) verdict {
@@ -150,8 +150,13 @@ func noNewPrivileges(c *container) verdict {
 	switch value, ok := c.subject.value["NoNewPrivs"]; {
 	case !ok:
 		return notApplicable("this kernel does not show NoNewPrivs in %s/status", c.subjectDir)
+	case value == "1" && c.sys.App == nil && !c.hostPID && !c.foreignPID && c.self.value["NoNewPrivs"] == "0":
+		// What docker exec starts gets what the container was given.
+		return warn("NoNewPrivs 1 in %s/status, which the program has set itself: the auditor beside it has 0", c.subjectDir)
 	case value == "1":
 		return pass("NoNewPrivs 1 in %s/status", c.subjectDir)
+	case c.sys.Sandbox.has("no_new_privs"):
+		return warn("NoNewPrivs was %s when the program was started, and it has set it itself", value)
 	default:
 		return fail("NoNewPrivs %s in %s/status", value, c.subjectDir)
 	}

@@ -26,6 +26,8 @@ type Report struct {
 	// PodSecurity is nil where a check that decides on it was not selected.
 	PodSecurity *PodSecurity `json:"pod_security,omitempty"`
 	Baseline    *Changes     `json:"baseline,omitempty"` // what changed, where there is one to compare with
+
+	kept *kept // for Keep
 }
 
 // Result is the verdict of one check.

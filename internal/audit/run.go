@@ -99,6 +99,7 @@ func Run(ctx context.Context, sys *System, opts Options) (*Report, error) {
 		r.Summary.add(result.Status)
 	}
 	r.PodSecurity = podSecurity(r.Checks)
+	r.kept = c.keep(r.Facts, r.Time)
 	return r, nil
 }
 

@@ -150,7 +150,7 @@ func pid1NotShell(c *container) verdict {
 		if !isShell(name) {
 			continue
 		}
-		s := parse(c, procDir(pid)+"/status", parseStatus)
+		s := c.statusOf(procDir(pid))
 		caught, err := s.value.mask("SigCgt")
 		if s.err == nil && err == nil && caught&sigtermBit != 0 {
 			return warn("process %d is %s, with a trap for SIGTERM", pid, name)

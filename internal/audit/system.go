@@ -55,6 +55,12 @@ type System struct {
 	// program, and not one that was started beside it or in its place. PID 1 may
 	// then be the auditor and is judged all the same.
 	App *App
+	// Sandbox is what the auditor has confined itself or its command to; nil is
+	// nothing, or not known.
+	Sandbox *SandboxFacts
+
+	outer *outer // what Remember has noted
+	kept  *kept  // what Keep has
 }
 
 // FileStat is the part of stat(2) that fs.FileInfo has no method for.

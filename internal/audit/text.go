@@ -413,6 +413,9 @@ func (f Facts) rows() [][2]string {
 		{"host", strings.Join(host, " · ")},
 		{"writable", writable},
 	}
+	if f.Sandbox != nil {
+		rows = append(rows, [2]string{"sandbox", f.Sandbox.String()})
+	}
 	if f.App != nil {
 		app := fmt.Sprintf("started %s in %s ms", f.App.Started.UTC().Format(time.RFC3339), milliseconds(f.App.StartSeconds))
 		if p := f.App.Probes; p != nil {

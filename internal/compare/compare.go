@@ -135,6 +135,7 @@ func (s *Side) cells() []cell {
 		{"privileges", "no_new_privs", more, noNewPrivs(process.NoNewPrivileges)},
 		{"privileges", "seccomp", more, seccomp(process.Seccomp)},
 		{"privileges", "writable", more, writable(f.WritableMounts)},
+		{"privileges", "sandbox", more, sandbox(f.Sandbox)},
 
 		{"limits", "memory", more, limit(amountOf(limits.MemoryBytes, sizes.Memory))},
 		{"limits", "CPUs", more, limit(amountOf(limits.CPUs, plain))},
@@ -473,6 +474,19 @@ func seccomp(mode string) Value {
 // the root is one.
 func writable(mounts []string) Value {
 	return ranked(cmp.Or(strings.Join(mounts, " "), "nothing"), !slices.Contains(mounts, "/"))
+}
+
+// sandbox is what is confined, and how much of it; less than all is better than nothing.
+func sandbox(s *audit.SandboxFacts) Value {
+	switch {
+	case s == nil:
+		return text(notKnown)
+	case s.Of == "" || len(s.Applied) == 0:
+		return ranked("none", false)
+	case len(s.Refused) == 0:
+		return ranked(s.Of, true)
+	}
+	return ranked(fmt.Sprintf("%s, %d refused", s.Of, len(s.Refused)), true)
 }
 
 func mean(p Probes) Value {

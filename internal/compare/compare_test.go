@@ -196,12 +196,12 @@ func TestSummary(t *testing.T) {
 	}{
 		{"two", []Side{small(), large()}, []string{
 			"The image of small is the smallest: 10.00 MB, below large by 10.00 MB (50 %).",
-			"Of 21 rows that image and settings decide, better: small in 12, large in 0; no difference in 9.",
+			"Of 22 rows that image and settings decide, better: small in 12, large in 0; no difference in 10.",
 			"Failed checks: small none; large 1 (minor).",
 		}},
 		{"equal", []Side{small(), twin}, []string{
 			"The images have the same size, 10.00 MB.",
-			"Of 21 rows that image and settings decide, better: small in 0, twin in 0; no difference in 21.",
+			"Of 22 rows that image and settings decide, better: small in 0, twin in 0; no difference in 22.",
 			"Failed checks: small none; twin none.",
 		}},
 		{"one is down", []Side{broken, small()}, []string{"gone could not be compared: connection refused.", "Failed checks: small none."}},

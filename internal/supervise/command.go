@@ -17,6 +17,11 @@ type Command struct {
 	// the PATH of Env (execvp(3)).
 	Args []string
 	Env  []string // as os.Environ
+	// Stage is a program, and its first arguments, that is started in place of the command,
+	// with the command's file and Args behind them, and StageEnv behind Env. It becomes the
+	// command by Become. Empty is none.
+	Stage    []string
+	StageEnv []string
 }
 
 // A StartError is why a command could not be started.
@@ -103,14 +108,14 @@ func pathOf(env []string) string {
 }
 
 // fork starts the command in a process group of its own, and in the foreground of tty unless
-// that is -1. A file that is no program and names no interpreter is a shell's (execvp(3)).
-func fork(c Command, tty int) (pid int, err error) {
+// that is -1, and returns what its stage has noted. A file that is no program and names no interpreter is a shell's (execvp(3)).
+func fork(c Command, tty int) (pid int, note string, err error) {
 	if len(c.Args) == 0 {
-		return 0, &StartError{Err: syscall.ENOENT}
+		return 0, "", &StartError{Err: syscall.ENOENT}
 	}
 	file, err := lookUp(c.Args[0], pathOf(c.Env))
 	if err != nil {
-		return 0, &StartError{Program: c.Args[0], Err: err}
+		return 0, "", &StartError{Program: c.Args[0], Err: err}
 	}
 	attr := &syscall.ProcAttr{
 		Env:   c.Env,
@@ -120,6 +125,12 @@ func fork(c Command, tty int) (pid int, err error) {
 	if tty >= 0 {
 		attr.Sys.Foreground, attr.Sys.Ctty = true, tty
 	}
+	if len(c.Stage) > 0 {
+		if pid, note, err = forkStage(c, file, attr); err != nil {
+			err = &StartError{Program: c.Args[0], Err: err, found: true}
+		}
+		return pid, note, err
+	}
 	pid, err = syscall.ForkExec(file, c.Args, attr)
 	if errors.Is(err, syscall.ENOEXEC) {
 		pid, err = syscall.ForkExec("/bin/sh", append([]string{c.Args[0], file}, c.Args[1:]...), attr)
@@ -128,7 +139,7 @@ func fork(c Command, tty int) (pid int, err error) {
 		}
 	}
 	if err != nil {
-		return 0, &StartError{Program: c.Args[0], Err: err, found: true}
+		return 0, "", &StartError{Program: c.Args[0], Err: err, found: true}
 	}
-	return pid, nil
+	return pid, "", nil
 }

@@ -22,6 +22,11 @@
 // The caller reads the process's signals, and passes on with Process.Signal what it likes.
 // SIGCHLD is the package's own, as are SIGTTIN and SIGTTOU.
 //
+// # A stage
+//
+// Command.Stage names a program that runs first, in the process that will be the command's,
+// such as one that confines itself. Start waits for it, and its failure is a StartError.
+//
 // # The terminal
 //
 // A command whose standard input is the terminal of this process gets it if this process is

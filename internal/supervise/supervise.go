@@ -74,11 +74,11 @@ func (s *Supervisor) Start(c Command) (*Process, error) {
 	if s.isForeground(unix.Getpgrp()) {
 		tty = s.tty
 	}
-	pid, err := fork(c, tty)
+	pid, note, err := fork(c, tty)
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{Pid: pid, Started: time.Now(), owner: s, done: make(chan struct{})}
+	p := &Process{Pid: pid, Note: note, Started: time.Now(), owner: s, done: make(chan struct{})}
 	s.known[pid] = p
 	return p, nil
 }
@@ -193,6 +193,7 @@ func nameOf(pid int) string {
 type Process struct {
 	Pid     int // of the command, and of its process group
 	Started time.Time
+	Note    string // of its stage
 
 	owner  *Supervisor
 	done   chan struct{}

@@ -1,0 +1,123 @@
+package supervise
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A stage is a program that gets ready and then becomes the command, in the same process: Command.Stage starts it, and
+// it ends by calling Become, or Refuse. What it says comes by a pipe, which the kernel closes when it has become the
+// command, so that Start knows as much of it as of a command without a stage.
+
+// stageFD is the descriptor of that pipe, behind standard input, output and error.
+const stageFD = 3
+
+// stagePatience is how long a stage may take.
+const stagePatience = 10 * time.Second
+
+// The words of a stage, a line each: a note first, and then one of the others if it has failed.
+var (
+	wordNote    = []byte("note ")
+	wordErrno   = []byte("errno ")
+	wordRefusal = []byte("refusal ")
+)
+
+func say(word, text []byte) {
+	line := bytes.ReplaceAll(append(bytes.Clone(word), text...), []byte("\n"), []byte(" "))
+	_, _ = unix.Write(stageFD, append(line, '\n')) // nobody else could be told
+}
+
+// Become is the end of a stage: the process becomes the program in file. The note, one line, is for Process.Note. It
+// returns the exit code if it cannot.
+func Become(file string, args, env []string, note []byte) int {
+	syscall.CloseOnExec(stageFD)
+	say(wordNote, note)
+	err := syscall.Exec(file, args, env)
+	if errors.Is(err, syscall.ENOEXEC) {
+		if err = syscall.Exec("/bin/sh", append([]string{args[0], file}, args[1:]...), env); errors.Is(err, syscall.ENOENT) {
+			err = syscall.ENOEXEC // there is no shell to try
+		}
+	}
+	var errno syscall.Errno
+	errors.As(err, &errno)
+	say(wordErrno, strconv.AppendInt(nil, int64(errno), 10))
+	return 126
+}
+
+// Refuse ends a stage that will not become the command. It returns the exit code.
+func Refuse(why error) int {
+	say(wordRefusal, []byte(why.Error()))
+	return 126
+}
+
+// forkStage is fork for a command with a stage: it returns when the stage has become the command.
+func forkStage(c Command, file string, attr *syscall.ProcAttr) (pid int, note string, err error) {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return 0, "", err
+	}
+	defer unix.Close(pipe[0])
+	staged := *attr
+	staged.Env = append(append([]string{}, attr.Env...), c.StageEnv...)
+	staged.Files = append(append([]uintptr{}, attr.Files...), uintptr(pipe[1]))
+	pid, err = syscall.ForkExec(c.Stage[0], append(append([]string{}, c.Stage...), append([]string{file}, c.Args...)...), &staged)
+	unix.Close(pipe[1])
+	if err != nil {
+		return 0, "", fmt.Errorf("%s: %w", c.Stage[0], err)
+	}
+	said, err := hear(pipe[0])
+	for line := range bytes.Lines(said) {
+		line = bytes.TrimSuffix(line, []byte("\n"))
+		if text, ok := bytes.CutPrefix(line, wordNote); ok {
+			note = string(text)
+		} else if text, ok := bytes.CutPrefix(line, wordErrno); ok {
+			n, _ := strconv.Atoi(string(text))
+			err = syscall.Errno(n)
+		} else if text, ok := bytes.CutPrefix(line, wordRefusal); ok {
+			err = errors.New(string(text))
+		}
+	}
+	if err == nil && note == "" {
+		err = errors.New("it ended before it was the command")
+	}
+	if err != nil {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+		for {
+			if _, wait := syscall.Wait4(pid, nil, 0, nil); wait != syscall.EINTR {
+				break
+			}
+		}
+		return 0, "", err
+	}
+	return pid, note, nil
+}
+
+// hear reads what a stage says, until it has become the command or has ended.
+func hear(pipe int) (said []byte, err error) {
+	by := time.Now().Add(stagePatience)
+	part := make([]byte, 4096)
+	for {
+		n, err := unix.Read(pipe, part)
+		switch {
+		case n > 0:
+			said = append(said, part[:n]...)
+		case err == nil:
+			return said, nil
+		case err == unix.EINTR:
+		case err != unix.EAGAIN:
+			return said, err
+		default:
+			left := time.Until(by)
+			if left <= 0 {
+				return said, fmt.Errorf("it was not the command after %v", stagePatience)
+			}
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(pipe), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+		}
+	}
+}
