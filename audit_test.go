@@ -398,7 +398,7 @@ func TestAuditOnATerminal(t *testing.T) {
 				defer close(copied)
 				_, _ = io.Copy(&output, reader)
 			}()
-			code := run(context.Background(), []string{"--audit", "--root", root}, tc.environ, terminal, terminal)
+			code := run(context.Background(), []string{"--audit", "--root", root}, append([]string{inProcess}, tc.environ...), terminal, terminal)
 			terminal.Close()
 			<-copied
 			if code != 0 && code != 1 {

@@ -85,7 +85,7 @@ func TestModes(t *testing.T) {
 					t.Errorf("run(%q) on %s = %q, want %q", tc.args, stream.name, stream.got, stream.want)
 				}
 			}
-			if tc.code == exitUsage && strings.Count(stderr, "\n") != 2 {
+			if tc.code == exitUsage && (!strings.HasPrefix(stderr, "imagelab: ") || !strings.HasSuffix(stderr, " for what there is.\n")) {
 				t.Errorf("run(%q) on stderr = %q, want what is wrong and where to look", tc.args, stderr)
 			}
 		})
