@@ -94,6 +94,24 @@ func TestUsageIsWhatTheKernelSays(t *testing.T) {
 			if got := usageText(f.sys.Usage()); got != tc.want {
 				t.Errorf("Usage = %s, want %s", got, tc.want)
 			}
+			// The meter tells the same, or that it does not know.
+			memory, throttled := -1.0, -1.0
+			switch u := f.sys.Usage(); {
+			case u.WorkingSetBytes != nil:
+				memory = float64(*u.WorkingSetBytes)
+			case u.MemoryBytes != nil:
+				memory = float64(*u.MemoryBytes)
+			}
+			if u := f.sys.Usage(); u.Throttling != nil {
+				throttled = u.Throttling.ThrottledSeconds
+			}
+			meter := f.sys.Meter()
+			for range 2 {
+				gotMemory, gotThrottled := meter.Read()
+				if gotMemory != memory || throttled >= 0 && gotThrottled != throttled {
+					t.Errorf("the meter says %v and %v, want %v and %v", gotMemory, gotThrottled, memory, throttled)
+				}
+			}
 		})
 	}
 }
