@@ -6,7 +6,7 @@ export VERSION COMMIT
 
 COMPOSE := scripts/compose.sh
 
-.PHONY: k8s swarm examples help up down logs audit compare run test soak mutate bench build images size size-record history release push reproduce clean
+.PHONY: pictures k8s swarm examples help up down logs audit compare run test soak mutate bench build images size size-record history release push reproduce clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s  %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,9 @@ size: ## compare the binary and the images with docs/size.md; make size-record r
 
 size-record: images
 	@scripts/size.sh --record
+
+pictures: images ## take the pictures of the dashboard in docs/ anew, with a Chromium
+	IMAGELAB_SCREENSHOTS=$(CURDIR)/docs go test -C e2e -count=1 -run TestDashboardShowsBothVariantsLive .
 
 history: ## say which image is smaller, and show the layers of both
 	@scripts/history.sh

@@ -214,6 +214,7 @@ type auditor struct {
 	metrics *auditMetrics
 	waiting *slots
 	log     *slog.Logger
+	changed func(what string) // is told when a report differs from the one before it; nil for nobody
 
 	mu     sync.Mutex // held during a run: whoever waits for one gets its report
 	report *audit.Report
@@ -252,6 +253,10 @@ func (a *auditor) run(ctx context.Context) (*audit.Report, error) {
 	report, err := audit.Run(ctx, &system, audit.Options{})
 	if err != nil {
 		return nil, err
+	}
+	if a.report != nil && a.report.Summary != report.Summary && a.changed != nil {
+		s := report.Summary
+		a.changed(fmt.Sprintf("audit: %d failed, %d warnings", s.Fail, s.Warn))
 	}
 	a.report, a.ran, a.took = report, time.Now(), time.Since(began)
 	a.metrics.set(report, a.took)

@@ -21,7 +21,7 @@ func compareMode(ctx context.Context, peers []peer, format string, environ []str
 		return exitUsage
 	}
 	confineOnce(environ, peers)
-	sides := askPeers(ctx, peers, token, peerTimeout)
+	sides := askPeers(ctx, peers, "snapshot", token, peerTimeout)
 	result := compare.Compare(sides, time.Now())
 	switch format {
 	case "json":

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +28,8 @@ type events struct {
 	reg      prometheus.Gatherer
 	health   *health
 	variant  string
+	deadline time.Duration // of a drain, from its beginning
+	past     *history
 	token    string // that peers are asked with
 	peers    []peer
 	interval time.Duration
@@ -54,10 +55,21 @@ const (
 	maxAsking = 8
 )
 
-func newEvents(reg prometheus.Gatherer, h *health, m *metrics, variant, token string, peers []peer) *events {
+// newEvents makes them for cfg. The history samples usage, what
+// the kernel counts for the cgroup.
+func newEvents(reg prometheus.Gatherer, h *health, m *metrics, cfg Config, usage func() (memory, throttledSeconds float64)) *events {
+	peers := cfg.Peers.all
 	e := &events{
-		reg: reg, health: h, variant: variant, token: token, peers: peers, interval: time.Second,
+		reg: reg, health: h, variant: cfg.Variant, token: cfg.OpsToken, peers: peers, interval: time.Second,
+		deadline: cfg.DrainDelay + cfg.ShutdownTimeout,
+		past: &history{
+			tally: m.recent, full: m.storeRejected.WithLabelValues(errStoreFull.Error()), conns: m.conns.WithLabelValues("app"),
+			usage: usage, spent: func() float64 { return processorSeconds() + h.programSeconds() },
+		},
 		rejected: m.rejected.WithLabelValues("viewers"), asking: newSlots(maxAsking, "peers", m),
+	}
+	for _, reason := range appRejections {
+		e.past.rejected = append(e.past.rejected, m.rejected.WithLabelValues(reason))
 	}
 	for _, p := range peers {
 		e.watches = append(e.watches, &watch{peer: p, wake: make(chan struct{}, 1)})
@@ -94,8 +106,19 @@ func (e *events) refresh(last bool) (live, frame []byte) {
 	collect(families, &facts)
 	if c := e.health.program; c != nil {
 		f := c.facts()
-		facts.Command = &compare.Command{Up: f.up, Generation: f.generation, UptimeSeconds: f.uptime.Seconds(), Last: f.last}
+		facts.Command = &compare.Command{
+			Up: f.up, Generation: f.generation, UptimeSeconds: f.uptime.Seconds(), Last: f.last,
+			Restarts: countOf(families, metricStarts, "reason", "restart"), Reloads: countOf(families, metricStarts, "reason", "reload"),
+		}
 	}
+	facts.Drain.DeadlineSeconds = e.deadline.Seconds()
+	if r := e.health.drained.Load(); r != nil {
+		facts.Drain.Requests, facts.Drain.Late = float64(r.Requests), float64(r.Late)
+		if r.Lossy != nil {
+			facts.Drain.Unchecked = probe.OneLine(r.Lossy.Error())
+		}
+	}
+	e.past.describe(&facts, now, false)
 	peers := make([]peerView, len(e.watches))
 	for i, w := range e.watches {
 		peers[i] = w.view(now)
@@ -109,19 +132,31 @@ func (e *events) refresh(last bool) (live, frame []byte) {
 	return e.live, e.frame
 }
 
-// serveSnapshot answers GET /snapshot with the live facts of this process alone.
+// whole is the facts with all of the history.
+func (e *events) whole(live []byte) []byte {
+	var facts compare.Live
+	_ = json.Unmarshal(live, &facts) // it is this process's own
+	e.past.describe(&facts, time.Now(), true)
+	all, _ := json.Marshal(facts)
+	return all
+}
+
+// serveSnapshot answers GET /snapshot with the live facts of this process alone; ?history=1 is with all of the history.
 func (e *events) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if !wantsBody(w, r, jsonType[0]) {
 		return
 	}
 	live, _ := e.refresh(false)
+	if r.URL.Query().Get("history") != "" {
+		live = e.whole(live)
+	}
 	writeJSON(w, http.StatusOK, live)
 }
 
 // serveEvents answers GET /events with server-sent events (html.spec.whatwg.org,
-// 9.2): one without a name each second, and one named end before the server
-// ends its streams. HEAD takes no viewer's place.
+// 9.2): one named history at first, with the live facts and the last ten minutes; one
+// without a name each second, and one named end before the server ends its streams. HEAD takes no viewer's place.
 func (e *events) serveEvents(w http.ResponseWriter, r *http.Request) {
 	full := e.viewers.Load() >= maxViewers
 	if r.Method != http.MethodHead {
@@ -147,12 +182,14 @@ func (e *events) serveEvents(w http.ResponseWriter, r *http.Request) {
 		_, err := fmt.Fprintf(w, "%sdata: %s\n\n", name, frame)
 		return err == nil
 	}
-	if !emit(false) || http.NewResponseController(w).Flush() != nil {
+	live, _ := e.refresh(false)
+	_, err := fmt.Fprintf(w, "event: history\ndata: %s\n\n", e.whole(live))
+	if err != nil || !emit(false) || http.NewResponseController(w).Flush() != nil {
 		return
 	}
-	// From then on at each full second, so that the process wakes once for all
-	// of them.
-	wait := time.NewTimer(time.Until(time.Now().Truncate(e.interval).Add(e.interval)))
+	// From then on soon after each full second, so that the process wakes once for all of them, and the history has its
+	// new row.
+	wait := time.NewTimer(time.Until(time.Now().Truncate(e.interval).Add(e.interval + e.interval/50)))
 	defer wait.Stop()
 	select {
 	case <-wait.C:
@@ -162,7 +199,7 @@ func (e *events) serveEvents(w http.ResponseWriter, r *http.Request) {
 }
 
 // servePeers answers GET /peers: each peer with its report and live facts, or why
-// there are none.
+// there are none; with ?history=1 all of the history is among the facts.
 func (e *events) servePeers(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if !wantsBody(w, r, jsonType[0]) {
@@ -171,7 +208,11 @@ func (e *events) servePeers(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := untilEnding(r)
 	defer cancel()
 	var sides []compare.Side
-	if !e.asking.hold(w, func() { sides = askPeers(ctx, e.peers, e.token, peerTimeout) }) {
+	snapshot := "snapshot"
+	if r.URL.Query().Get("history") != "" {
+		snapshot += "?history=1"
+	}
+	if !e.asking.hold(w, func() { sides = askPeers(ctx, e.peers, snapshot, e.token, peerTimeout) }) {
 		return
 	}
 	views := []peerView{}
@@ -252,6 +293,48 @@ func (e *events) actor() (execute func() error, interrupt func(error)) {
 	return execute, func(error) { cancel() }
 }
 
+// sampler is the pair for run.Group that writes the history, at each full second.
+func (e *events) sampler() (execute func() error, interrupt func(error)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	execute = func() error {
+		e.past.mark(e.health.started, "started")
+		generation := 0
+		for {
+			now := time.Now()
+			e.past.sample(now, e.health.readiness())
+			if c := e.health.program; c != nil {
+				if f := c.facts(); f.generation != generation {
+					if generation > 0 {
+						e.past.mark(now, fmt.Sprintf("start %d of the command; the one before: %s", f.generation, cmp.Or(f.last, "still there")))
+					}
+					generation = f.generation
+				}
+			}
+			select {
+			case <-time.After(time.Until(now.Truncate(time.Second).Add(time.Second))):
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	}
+	return execute, func(error) { cancel() }
+}
+
+// countOf is the value of the counter of a family that has such a label.
+func countOf(families []*dto.MetricFamily, name, label, value string) (sum float64) {
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			if labels(m)[label] == value {
+				sum += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
 // appRejections are the reasons for which the app listener turns requests away; the
 // other ones are the ops listener's.
 var appRejections = []string{"in_flight", "connections", "body", "uploads"}
@@ -278,9 +361,7 @@ func collect(families []*dto.MetricFamily, live *compare.Live) {
 		value := sum(name, nil)
 		return &value
 	}
-	app := func(l map[string]string) bool {
-		return l["server"] == "app" && l["route"] != healthPath && !strings.HasPrefix(l["route"], "/-/")
-	}
+	app := func(l map[string]string) bool { return isTraffic(l["server"], l["route"]) }
 
 	live.Requests = compare.Requests{
 		Total:    sum(metricRequests, app),

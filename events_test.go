@@ -34,6 +34,7 @@ type shot struct {
 type viewer struct {
 	t     *testing.T
 	lines *bufio.Scanner
+	begin compare.Live // what the event history says
 }
 
 func watchEvents(t *testing.T, url string, headers ...string) *viewer {
@@ -58,7 +59,7 @@ func watchEvents(t *testing.T, url string, headers ...string) *viewer {
 	}
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, 1<<20)
-	return &viewer{t, lines}
+	return &viewer{t: t, lines: lines}
 }
 
 // next returns the next frame, or false at the end.
@@ -69,7 +70,13 @@ func (v *viewer) next() (s shot, more bool) {
 		if name, ok := strings.CutPrefix(line, "event: "); ok {
 			s.event = name
 		}
-		if data, ok := strings.CutPrefix(line, "data: "); ok {
+		if data, ok := strings.CutPrefix(line, "data: "); ok && s.event == "history" {
+			if err := json.Unmarshal([]byte(data), &v.begin); err != nil {
+				v.t.Fatalf("history %q: %v", data, err)
+			}
+			s.event = ""
+			v.lines.Scan() // the empty line
+		} else if ok {
 			if err := json.Unmarshal([]byte(data), &s); err != nil {
 				v.t.Fatalf("frame %q: %v", data, err)
 			}
@@ -172,6 +179,9 @@ func TestEventsGoOnAndEndWithTheDrain(t *testing.T) {
 	}
 }
 
+// noUsage is of a machine where the kernel tells nothing.
+func noUsage() (memory, throttledSeconds float64) { return -1, -1 }
+
 // countingGatherer counts how often it is asked.
 type countingGatherer struct {
 	prometheus.Gatherer
@@ -188,7 +198,7 @@ func TestOneComputationForAllViewers(t *testing.T) {
 	g := &countingGatherer{Gatherer: prometheus.NewRegistry()}
 	h := newHealth(time.Now())
 	m := newMetrics(prometheus.NewRegistry(), h, "", new(atomic.Int64))
-	e := newEvents(g, h, m, "", "", nil)
+	e := newEvents(g, h, m, Config{}, noUsage)
 	e.interval = time.Hour
 	var all sync.WaitGroup
 	for range 50 {
@@ -198,7 +208,7 @@ func TestOneComputationForAllViewers(t *testing.T) {
 	if n := g.asked.Load(); n != 1 {
 		t.Errorf("50 viewers within one interval gathered %d times, want once", n)
 	}
-	if idle := newEvents(g, h, m, "", "", nil); idle.frame != nil || g.asked.Load() != 1 {
+	if idle := newEvents(g, h, m, Config{}, noUsage); idle.frame != nil || g.asked.Load() != 1 {
 		t.Error("without a viewer something was computed")
 	}
 }
@@ -215,7 +225,7 @@ func serveEvents(t *testing.T, cfg Config) (e *events, addr string) {
 		t.Fatal(err)
 	}
 	s := newServer(ln, newServerOptions("ops", cfg, 0), log, m)
-	e = newEvents(reg, h, m, cfg.Variant, cfg.OpsToken, nil)
+	e = newEvents(reg, h, m, cfg, noUsage)
 	e.interval = time.Millisecond
 	s.handle("/events", watching, get(e.serveEvents))
 	done := make(chan struct{})

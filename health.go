@@ -18,6 +18,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
+	"imagelab/drain"
 	"imagelab/internal/audit"
 	"imagelab/internal/early"
 	"imagelab/internal/probe"
@@ -46,6 +47,7 @@ type health struct {
 	readyIn atomic.Int64 // nanoseconds from started to ready
 	closed  atomic.Bool  // by hand, through /readyz/disable
 	program *command     // that is supervised, or nil
+	drained atomic.Pointer[drain.Report]
 
 	// What the probes of /health were, in nanoseconds where it is a time; the last
 	// is counted from started.
@@ -75,6 +77,14 @@ func (h *health) readiness() string {
 		return h.program.state()
 	}
 	return s
+}
+
+// programSeconds is the processor time of the supervised command, 0 without one.
+func (h *health) programSeconds() float64 {
+	if h.program == nil {
+		return 0
+	}
+	return h.program.usage(os.DirFS("/proc")).Spent.Seconds()
 }
 
 // healthRoute answers GET /health, the contract of the Flask service: 200 and

@@ -16,6 +16,7 @@ import (
 	actors "github.com/oklog/run"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"imagelab/drain"
 	"imagelab/internal/early"
 )
 
@@ -105,8 +106,9 @@ func serve(stop *stopper, args []string, cfg Config, vars []variable, environ []
 	reg.MustRegister(confined)
 	reg.MustRegister(cgroupMetrics{system.Usage})
 	auditor := newAuditor(system, h.app, confined, reg, m, log)
-	peers := cfg.Peers.all
-	live := newEvents(reg, h, m, cfg.Variant, cfg.OpsToken, peers)
+	live := newEvents(reg, h, m, cfg, system.Meter().Read)
+	auditor.changed = func(what string) { live.past.mark(time.Now(), what) }
+	stop.drained = func(report drain.Report) { h.drained.Store(&report) }
 
 	var program *command
 	var to backend
@@ -169,7 +171,8 @@ func serve(stop *stopper, args []string, cfg Config, vars []variable, environ []
 		group.Add(m.track("ops")(stop.serverActor(ops, opsDrain)))
 	}
 	group.Add(m.track("audit")(auditor.actor()))
-	if len(peers) > 0 {
+	group.Add(m.track("history")(live.sampler()))
+	if len(live.peers) > 0 {
 		group.Add(m.track("peers")(live.actor()))
 	}
 	if os.Getpid() == 1 || hasCommand {

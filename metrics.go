@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,8 @@ type metrics struct {
 	connsMax      *prometheus.GaugeVec   // server
 	inFlightMax   *prometheus.GaugeVec   // server
 	uploadsMax    prometheus.Gauge
+
+	recent *tally // what the dashboard's history is made of
 }
 
 // The metrics that the dashboard's figures are made of, see collect. The last are
@@ -60,6 +63,7 @@ const (
 	metricStoreRejected = "imagelab_store_rejected_total"
 	metricDrainDuration = "imagelab_drain_duration_seconds"
 	metricDrainCut      = "imagelab_drain_cut_connections_total"
+	metricStarts        = "imagelab_command_starts_total"
 	metricAuditChecks   = "imagelab_audit_checks"
 	metricResident      = "process_resident_memory_bytes"
 	metricHeap          = "go_memstats_heap_inuse_bytes"
@@ -80,7 +84,7 @@ const (
 // bucket that it is in. They are less than a factor of two apart. The search starts at
 // the least one, so that the ones above cost a fast request nothing. Native histograms know quantiles better; they took about 50 ns more a
 // request and 8 kB more a series.
-var durationBuckets = []float64{
+var durationBuckets = [...]float64{
 	.00005, .000075, .0001, .00015, .00025, .00035, .0005, .00075,
 	.001, .0015, .0025, .0035, .005, .0075,
 	.01, .015, .025, .035, .05, .075,
@@ -92,6 +96,7 @@ var durationBuckets = []float64{
 // dropped counts the log lines that nobody read.
 func newMetrics(reg prometheus.Registerer, h *health, variant string, dropped *atomic.Int64) *metrics {
 	m := &metrics{
+		recent: new(tally),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: metricRequests,
 			Help: "Requests answered, by listener, route pattern, method and status code.",
@@ -99,7 +104,7 @@ func newMetrics(reg prometheus.Registerer, h *health, variant string, dropped *a
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    metricDuration,
 			Help:    "Time from a request's header to the end of its response; without streams, which last as long as somebody listens.",
-			Buckets: durationBuckets,
+			Buckets: durationBuckets[:],
 		}, []string{"server", "route", "method"}),
 		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: metricInFlight,
@@ -213,7 +218,7 @@ func newCommandMetrics(reg prometheus.Registerer) *commandMetrics {
 	m := &commandMetrics{
 		reg: reg,
 		starts: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "imagelab_command_starts_total",
+			Name: metricStarts,
 			Help: "Starts of the command, by reason: the first one, a restart, or a reload.",
 		}, []string{"reason"}),
 		exits: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -293,7 +298,7 @@ func newFrontMetrics(reg prometheus.Registerer, all *metrics) *frontMetrics {
 		header: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "imagelab_upstream_header_seconds",
 			Help:    "Time from a request's header to that of the upstream's answer, the wait for an upstream that is not there included.",
-			Buckets: durationBuckets,
+			Buckets: durationBuckets[:],
 		}),
 		repeated: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "imagelab_upstream_repeated_total",
@@ -437,6 +442,7 @@ type routeMetrics struct {
 	server, route string
 	m             *metrics
 	inFlight      prometheus.Gauge
+	recent        *tally     // nil for what is not the app's traffic
 	untimed       bool       // its requests last as long as somebody listens
 	mu            sync.Mutex // held while series is replaced
 	series        atomic.Pointer[[]series]
@@ -449,16 +455,43 @@ type series struct {
 	duration prometheus.Observer // nil on an untimed route
 }
 
+// isTraffic says whether a route of a listener is for the app's requests: health probes are not, nor are the ops paths that
+// may be mounted there.
+func isTraffic(server, route string) bool {
+	return server == "app" && route != healthPath && !strings.HasPrefix(route, "/-/")
+}
+
 func (m *metrics) route(server, route string) *routeMetrics {
 	rm := &routeMetrics{server: server, route: route, m: m, inFlight: m.inFlight.WithLabelValues(server, route)}
+	if isTraffic(server, route) {
+		rm.recent = m.recent
+	}
 	rm.series.Store(new([]series))
 	return rm
+}
+
+// enter and leave count what is in flight.
+func (rm *routeMetrics) enter() {
+	rm.inFlight.Inc()
+	if rm.recent != nil {
+		rm.recent.inFlight.Add(1)
+	}
+}
+
+func (rm *routeMetrics) leave() {
+	rm.inFlight.Dec()
+	if rm.recent != nil {
+		rm.recent.inFlight.Add(-1)
+	}
 }
 
 // observe counts one answered request. One that is untimed is no part of the durations.
 func (rm *routeMetrics) observe(method string, code int, took time.Duration, untimed bool) {
 	s := rm.find(methodLabel(method), code)
 	s.count.Inc()
+	if rm.recent != nil {
+		rm.recent.observe(code, took, s.duration == nil || untimed)
+	}
 	if s.duration != nil && !untimed {
 		s.duration.Observe(took.Seconds())
 	}

@@ -189,8 +189,8 @@ func askFor[T any](ctx context.Context, p peer, path, token string, schema int) 
 	return value, nil
 }
 
-// side asks the peer for its report and its live facts.
-func (p peer) side(ctx context.Context, token string, timeout time.Duration) compare.Side {
+// side asks the peer for its report, and under snapshot for its live facts.
+func (p peer) side(ctx context.Context, snapshot, token string, timeout time.Duration) compare.Side {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
 	defer cancel()
 	s := compare.Side{Name: p.name, URL: p.url}
@@ -199,7 +199,7 @@ func (p peer) side(ctx context.Context, token string, timeout time.Duration) com
 		s.Err = err
 		return s
 	}
-	live, err := askFor[compare.Live](ctx, p, "snapshot", token, compare.LiveSchema)
+	live, err := askFor[compare.Live](ctx, p, snapshot, token, compare.LiveSchema)
 	if err != nil {
 		s.Err = err
 		return s
@@ -209,11 +209,11 @@ func (p peer) side(ctx context.Context, token string, timeout time.Duration) com
 }
 
 // askPeers asks all of them at once.
-func askPeers(ctx context.Context, peers []peer, token string, timeout time.Duration) []compare.Side {
+func askPeers(ctx context.Context, peers []peer, snapshot, token string, timeout time.Duration) []compare.Side {
 	answers := make([]chan compare.Side, len(peers))
 	for i, p := range peers {
 		answers[i] = make(chan compare.Side, 1)
-		go func() { answers[i] <- p.side(ctx, token, timeout) }()
+		go func() { answers[i] <- p.side(ctx, snapshot, token, timeout) }()
 	}
 	sides := make([]compare.Side, len(peers))
 	for i := range answers {

@@ -108,8 +108,8 @@ func TestCompareAgainstLiars(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
-			sides := askPeers(ctx, peers[:1], "", timeout)
-			sides = append(sides, askPeers(ctx, peers[1:], "", patience)...)
+			sides := askPeers(ctx, peers[:1], "snapshot", "", timeout)
+			sides = append(sides, askPeers(ctx, peers[1:], "snapshot", "", patience)...)
 			if err := sides[0].Err; err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("the liar's error is %v, want %q", err, tc.want)
 			}
@@ -189,7 +189,7 @@ func TestCompareByAPublicName(t *testing.T) {
 		t.Fatal(err)
 	}
 	target.base.Addrs = []string{strings.TrimPrefix(refuses, "http://")} // what a resolver would say
-	if got := target.side(t.Context(), "", patience).Err; got == nil || !strings.Contains(got.Error(), "set IMAGELAB_OPS_HOSTS there") {
+	if got := target.side(t.Context(), "snapshot", "", patience).Err; got == nil || !strings.Contains(got.Error(), "set IMAGELAB_OPS_HOSTS there") {
 		t.Errorf("the peer's error is %v, want what to set", got)
 	}
 }

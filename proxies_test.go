@@ -44,6 +44,9 @@ func nextFrame(lines *bufio.Scanner) (made time.Time, err error) {
 		if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
 			var s shot
 			err := json.Unmarshal([]byte(data), &s)
+			if err == nil && s.Live.Time.IsZero() {
+				continue // it is the history
+			}
 			return s.Live.Time, err
 		}
 	}

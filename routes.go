@@ -83,6 +83,7 @@ func (o opsRoutes) add(s *server, prefix string) {
 	stream("/events", o.events.serveEvents)
 	guarded("/snapshot", get(o.events.serveSnapshot))
 	guarded("/peers", get(o.events.servePeers))
+	guarded("/plain", get(o.events.servePlain))
 	if o.pprof {
 		guarded("/debug/pprof/{$}", get(serveProfileList))
 		guarded("/debug/pprof/{name}", get(serveProfile))

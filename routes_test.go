@@ -48,6 +48,7 @@ var (
 		"/config":              {path: "/config", get: 200},
 		"/events":              {path: "/events", get: 200},
 		"/snapshot":            {path: "/snapshot", get: 200},
+		"/plain":               {path: "/plain", get: 200},
 		"/peers":               {path: "/peers", get: 200},
 		"/debug/pprof/{$}":     {path: "/debug/pprof/", get: 200},
 		"/debug/pprof/{name}":  {path: "/debug/pprof/heap", get: 200},

@@ -141,8 +141,8 @@ func (s *server) handleStream(pattern string, kind routeKind, h http.Handler) {
 // measure counts what is in flight by route, and refuses what is too much.
 func (s *server) measure(rm *routeMetrics, kind routeKind, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		rm.inFlight.Inc()
-		defer rm.inFlight.Dec()
+		rm.enter()
+		defer rm.leave()
 		if kind == watching {
 			drain.Expendable(r.Context())
 		}

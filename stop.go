@@ -29,6 +29,8 @@ type stopper struct {
 	report   drain.Report // of the app server; complete when the group has ended
 	deadline time.Time    // of its requests; set before the command's stop begins, zero without an app server
 	failures atomic.Int64 // requests that an upstream has failed since the stop has begun
+	// drained, if it is set, is told the report at once.
+	drained func(drain.Report)
 
 	// With a command every signal is read, and others takes those that do not stop.
 	others func(syscall.Signal) (taken bool)
@@ -176,6 +178,9 @@ func (st *stopper) serverActor(s *server, times drainTimes) (execute func() erro
 		s.tell(report)
 		if s.name == "app" {
 			st.report, st.deadline = report, deadline
+			if st.drained != nil {
+				st.drained(report)
+			}
 		}
 	}
 }

@@ -6,6 +6,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,6 +37,11 @@ const (
 // variants are the images that are tested, imagelab:NAME.
 var variants = []string{"scratch", "alpine"}
 
+// imageOf is the image of a variant. IMAGELAB_E2E_IMAGES is another repository, for a build beside the one that others use.
+func imageOf(variant string) string {
+	return cmp.Or(os.Getenv("IMAGELAB_E2E_IMAGES"), "imagelab") + ":" + variant
+}
+
 // owner is the value of the label imagelab.e2e on all that this run makes.
 var owner = strconv.Itoa(os.Getpid())
 
@@ -64,8 +70,8 @@ var engine = sync.OnceValue(func() string {
 	out, err := exec.CommandContext(ctx, "docker", "version").CombinedOutput()
 	if err == nil {
 		for _, v := range variants {
-			if err := exec.CommandContext(ctx, "docker", "image", "inspect", "imagelab:"+v).Run(); err != nil {
-				return "no image imagelab:" + v + ": make images builds it"
+			if err := exec.CommandContext(ctx, "docker", "image", "inspect", imageOf(v)).Run(); err != nil {
+				return "no image " + imageOf(v) + ": make images builds it"
 			}
 		}
 		return ""
@@ -237,7 +243,7 @@ func startAt(t *testing.T, variant, appPort, opsPort string, options ...string) 
 		"-e", "PORT=" + appPort, "-e", "IMAGELAB_BIND_ADDRESS=127.0.0.1", "-e", "IMAGELAB_OPS_ADDR=127.0.0.1:" + opsPort,
 	}, options...)
 	t.Cleanup(func() { c.remove(t) })
-	docker(t, append(args, "imagelab:"+variant)...)
+	docker(t, append(args, imageOf(variant))...)
 	c.await(t)
 	return c
 }

@@ -1,10 +1,10 @@
-// The dashboard: reads /events for what changes each second, /audit and /peers
-// for reports, and draws. Everything from a server is set as text, never as
-// markup; the page's policy would refuse that, too.
+// The dashboard: reads /events for what has been and what changes each second,
+// /audit and /peers for reports, and draws. Everything from a server is set as
+// text, never as markup; the page's policy would refuse that, too.
 "use strict";
 
 const $ = id => document.getElementById(id);
-const WINDOW = 120; // most seconds that charts show
+const WINDOW = 600; // most seconds that charts show
 const KEY = "imagelab-ops-token";
 
 /* Building blocks. */
@@ -49,7 +49,7 @@ function swap(node, key, make) {
   key = JSON.stringify(key);
   if (node.shown === key) return;
   node.shown = key;
-  node.replaceChildren(...[make()].flat());
+  node.replaceChildren(...[make()].flat().filter(Boolean));
 }
 
 /* Numbers in words. */
@@ -71,8 +71,9 @@ function span(s) {
 // edge writes the bound of a bucket, with no digit more than it has.
 const digits = n => String(Number(n.toPrecision(4)));
 const edge = s => s < .001 ? digits(s * 1e6) + " µs" : s < 1 ? digits(s * 1e3) + " ms" : digits(s) + " s";
-let lastEdge = 10; // the greatest bound, in seconds
-const atMost = s => s == null ? "–" : s === Infinity ? "> " + edge(lastEdge) : "≤ " + edge(s);
+// atMost writes what is known of a quantile: the bound of the bucket that it is in, by its number.
+let bounds = [];
+const atMost = i => i == null || i < 0 ? "–" : i < bounds.length ? "≤ " + edge(bounds[i]) : bounds.length ? "> " + edge(bounds.at(-1)) : "–";
 
 // share writes a part of all, and never nothing for something.
 const share = (part, all) => part > 0 && part < all / 100 ? "< 1 %" : Math.floor(100 * part / all) + " %";
@@ -84,7 +85,7 @@ const verdicts = {
 };
 const order = ["fail", "warn", "unknown", "pass", "not-applicable"];
 const severities = ["critical", "high", "medium", "low", "info"];
-const states = { ready: "✓", starting: "…", disabled: "‖", draining: "↓", down: "✕", connecting: "…", restarting: "↻", failing: "✕", "given up": "✕" };
+const states = { ready: "✓", starting: "…", disabled: "‖", draining: "↓", stopped: "■", down: "✕", connecting: "…", restarting: "↻", failing: "✕", "given up": "✕" };
 
 function pill(kind, icon, word) {
   return h("span.pill." + kind, h("span", { "aria-hidden": "true" }, icon), word);
@@ -94,74 +95,73 @@ function pill(kind, icon, word) {
 
 let sides = [];
 let link = "loading"; // live, lost, locked
+let lostAt = 0; // when the link was lost
 let asked = 0; // when the reports were asked for
+let cross = null; // the moment that all charts show the values of; null is now
 const open = new Set(); // ids of the checks that are unfolded
+const now = () => Date.now() / 1e3;
 
 function side(name, self) {
   let s = sides.find(s => s.self === self && (self || s.name === name));
   if (!s) {
-    s = { name, self, i: 0, points: [], state: "connecting", live: null, report: null, error: "" };
+    s = { name, self, i: 0, rows: [], marks: [], kept: [], state: "connecting", live: null, report: null, error: "", shift: 0 };
     sides.push(s);
   }
   s.name = name;
   return s;
 }
 
-// quantile returns the upper bound of the bucket that holds it, of the counts
-// between two histograms; Infinity beyond the last, null for nothing.
-function quantile(q, now, before) {
-  const n = now.counts.map((c, i) => c - (before.counts[i] || 0));
-  const total = n.reduce((a, b) => a + b, 0);
-  if (!(total > 0) || n.some(c => c < 0)) return null;
-  let rank = q * total;
-  for (let i = 0; i < now.bounds.length; i++) {
-    rank -= n[i];
-    if (n[i] > 0 && rank <= 0) return now.bounds[i];
+// A row of the history is an array; these are the places of its numbers.
+const [TIME, OK, REDIRECT, REFUSED, FAILED, P50, P90, P99, REJECTED, CPU, THROTTLED, MEMORY, FLIGHT, CONNS] = Array(14).keys();
+
+// remember takes in what a side's history has that is not known yet. Times become those of this page's clock: the
+// other one may be an hour off.
+function remember(s, live) {
+  const shift = now() - Date.parse(live.time) / 1e3;
+  if (Math.abs(shift - s.shift) > 2) {
+    for (const r of s.rows) r[TIME] += shift - s.shift; // either clock was set
+    for (const m of s.marks) if (!m.own) m.time += shift - s.shift;
+    s.shift = shift;
   }
-  return Infinity;
+  const known = live.history || { rows: [], marks: [] };
+  const last = s.rows.length ? s.rows.at(-1)[TIME] : -Infinity;
+  const rows = known.rows.map(r => [r[TIME] + s.shift, ...r.slice(1)]);
+  if (rows.length > s.rows.length) s.rows = rows; // it is all that the server has
+  else for (const r of rows) if (r[TIME] > last + .2) s.rows.push(r);
+  const least = now() - WINDOW - 5;
+  while (s.rows.length && s.rows[0][TIME] < least) s.rows.shift();
+  for (const m of known.marks) {
+    const time = m.time + s.shift;
+    if (!s.marks.some(k => k.what === m.what && Math.abs(k.time - time) < 1)) s.marks.push({ time, what: m.what });
+  }
+  s.marks = s.marks.filter(m => m.time > least).sort((a, b) => a.time - b.time).slice(-60);
 }
+
+function note(s, what) { s.marks.push({ time: now(), what, own: true }); }
 
 // learn takes in one snapshot of a side, or that there is none.
 function learn(s, live, error) {
   const before = s.state;
   s.error = error || "";
   s.state = live ? live.state : error ? "down" : s.live ? s.state : "connecting";
-  if (live && !(s.live && s.live.time === live.time)) {
-    if (s.live && s.live.uptime_seconds > live.uptime_seconds) {
-      s.kept = []; // it was started again
-      asked = 0;
-    }
+  if (live && !(s.live && s.live.time === live.time && live.history.rows.length < 4)) {
+    if (s.live && s.live.uptime_seconds > live.uptime_seconds) asked = 0; // it was started again
     const audit = a => JSON.stringify(a && a.audit);
     if (s.live && audit(s.live) !== audit(live) && s.report) asked = Math.min(asked, Date.now() - 55e3);
-    s.kept = [...(s.kept || []), live].slice(-6);
-    const previous = s.kept.at(-2), old = s.kept[0];
-    const since = snapshot => (Date.parse(live.time) - Date.parse(snapshot.time)) / 1e3;
-    const dt = previous && since(previous);
-    lastEdge = live.latency.bounds.at(-1) ?? lastEdge;
-    s.points.push({
-      at: Date.now() / 1e3,
-      rate: dt > 0 ? Math.max(0, live.requests.total - previous.requests.total) / dt : null,
-      p50: previous ? quantile(.5, live.latency, old.latency) : null,
-      p99: previous ? quantile(.99, live.latency, old.latency) : null,
-      window: Math.round(since(old)), // seconds that the quantiles and the next three are about
-      total: live.requests.total - old.requests.total,
-      failed: live.requests.failed - old.requests.failed,
-      full: live.store.full - old.store.full,
-      memory: live.process.memory_bytes,
-      limit: live.process.memory_limit_bytes,
-      resident: live.process.resident_bytes,
-      flight: live.requests.in_flight,
-    });
-    s.live = live;
+    if (live.latency.bounds.length) bounds = live.latency.bounds;
+    remember(s, live);
+    s.live = { ...live, history: null };
     s.seen = Date.now();
-  } else if (error && s.points.length && s.points.at(-1).rate !== undefined) {
-    s.points.push({ at: Date.now() / 1e3 }); // a gap in the lines
   }
-  const limit = Date.now() / 1e3 - WINDOW - 5;
-  while (s.points.length && s.points[0].at < limit) s.points.shift();
-  if (s.state === "draining" && before !== "draining") s.drainSince = Date.now();
-  if (s.state === "down" && before !== "down" && before !== "connecting") say(s.name + " is down: " + s.error);
-  if (s.state === "ready" && ["down", "draining"].includes(before)) say(s.name + " is back");
+  if (s.state === "down" && before !== "down") {
+    s.downSince = before === "connecting" ? null : Date.now();
+    note(s, "down: " + s.error);
+    if (before !== "connecting") say(s.name + " is down: " + s.error);
+  }
+  if (s.state === "ready" && ["down", "draining"].includes(before)) {
+    if (before === "down") note(s, "back");
+    say(s.name + " is back");
+  }
   if (s.state === "draining" && before === "ready") say(s.name + " is draining");
   if (s.state === "ready" && before !== "ready" && !s.report) asked = 0;
 }
@@ -183,12 +183,13 @@ async function ask(path, options) {
 }
 
 // reports asks for the audits: at the start, once a minute, when something came
-// back, and on demand.
+// back, and on demand. The peers' histories come with them where there is a gap.
 async function reports() {
   if (link !== "live" || Date.now() - asked < 60e3) return;
+  const gap = asked === 0;
   asked = Date.now();
   try {
-    const peers = ask("peers").then(a => a.json());
+    const peers = ask("peers" + (gap ? "?history=1" : "")).then(a => a.json());
     peers.catch(() => {}); // it is awaited below, if audit answers
     const self = sides.find(s => s.self);
     try {
@@ -201,6 +202,7 @@ async function reports() {
     for (const p of await peers) {
       const s = side(p.name, false);
       if (p.report) s.report = p.report;
+      if (p.live) remember(s, p.live);
       s.absent = p.error;
     }
     draw();
@@ -244,9 +246,11 @@ async function watch() {
     }
     clearTimeout(timer);
     if (link === "live") say("Connection lost");
+    if (link !== "lost") lostAt = Date.now();
     link = "lost";
     for (let left = wait; left > 0; left--) {
       status("Connection lost, trying again in " + left + " s");
+      draw();
       await new Promise(done => setTimeout(done, 1000));
     }
     status("Connecting…");
@@ -256,6 +260,7 @@ async function watch() {
 function take(frame) {
   const data = frame.split("\n").filter(l => l.startsWith("data: ")).map(l => l.slice(6)).join("\n");
   if (!data) return;
+  if (frame.startsWith("event: history")) return learn(side(JSON.parse(data).variant || "imagelab", true), JSON.parse(data));
   const { live, peers } = JSON.parse(data);
   if (link === "lost") {
     say("Connected again");
@@ -266,9 +271,13 @@ function take(frame) {
   learn(side(live.variant || "imagelab", true), live);
   for (const p of peers) learn(side(p.name, false), p.live, p.error);
   // By name, so that a variant has the same colour on every dashboard.
-  [...sides].sort((a, b) => a.name < b.name ? 1 : -1).forEach((s, i) => { s.i = i % 4; });
-  if (frame.startsWith("event: end")) sides[0].ended = live.drain;
-  else delete sides[0].ended;
+  [...sides].sort((a, b) => a.name < b.name ? 1 : -1).forEach((s, i) => { s.i = i % 9; });
+  if (frame.startsWith("event: end")) {
+    sides[0].ended = live.drain;
+    sides[0].state = "stopped";
+    note(sides[0], lossOf(live.drain));
+    say(title(sides[0]) + ": " + lossOf(live.drain));
+  } else delete sides[0].ended;
   draw();
   reports();
 }
@@ -285,10 +294,8 @@ function lock() {
   status("Locked");
   $("content").hidden = true;
   $("token").hidden = false;
-  if (tried) {
-    put($("token-hint"), "That was not it. The token is the value of IMAGELAB_OPS_TOKEN, or what its _FILE holds.");
-    say("The token was refused");
-  }
+  $("token-field").setAttribute("aria-invalid", String(!!tried));
+  put($("token-error"), tried ? "✕ That is not the token. It is the value of IMAGELAB_OPS_TOKEN, or what the file that IMAGELAB_OPS_TOKEN_FILE names holds." : "");
   $("token-field").focus();
 }
 
@@ -298,102 +305,345 @@ const title = s => s.name || "?";
 const key = s => h("span.key.c" + s.i, { "aria-hidden": "true" });
 const image = s => s.report ? s.report.facts.image : {};
 const summary = s => (s.report && s.report.summary) || (s.live && s.live.audit);
-const alone = () => sides.length < 2;
 
+let due = false;
+
+// draw draws once for all that comes before the next picture of the window; what is not looked at at once.
 function draw() {
-  if (!sides.length) return;
-  const self = sides[0];
-  document.title = title(self) + " · imagelab";
-  $("self").hidden = false;
-  put($("self"), title(self));
+  if (document.hidden) return drawAll();
+  if (!due) requestAnimationFrame(() => { due = false; drawAll(); });
+  due = true;
+}
+
+function drawAll() {
+  if (link === "locked" || !sides.length && link !== "lost") return;
+  $("content").hidden = false;
+  if (sides.length) {
+    $("self").hidden = false;
+    put($("self"), title(sides[0]));
+  }
   drawLead();
+  if (!sides.length) return;
   drawCards();
-  drawFixes();
-  drawBars();
   drawCharts();
+  drawFixes();
   drawChecks();
   drawLimits();
 }
 
-function drawLead() {
-  const sized = sides.filter(s => image(s).bytes != null).sort((a, b) => image(a).bytes - image(b).bytes);
-  let head = "";
-  const [small, large] = [sized[0], sized.at(-1)];
-  if (sized.length > 1) {
-    const less = image(large).bytes - image(small).bytes;
-    head = less ? `${title(small)} is ${MB(less)} smaller than ${title(large)} (${Math.round(100 * less / image(large).bytes)} %)` : "All images have the same size";
-  } else if (sized.length) head = `${title(small)} is ${MB(image(small).bytes)}`;
-  else if (sides.every(s => s.absent)) {
-    head = "Nothing to audit";
-    put($("subline"), "No side runs in a container, or none could be asked. The live numbers are below.");
-    put($("fixes"), "");
-    put($("fixes-title"), "No report, so nothing to fix");
+// lossOf says how a drain has ended.
+function lossOf(d) {
+  if (d.seconds == null) return "Stopped";
+  if (d.requests > 0) return `Stopped, ${plural(d.requests, "request")} cut after ${span(d.seconds)}`;
+  if (d.late > 0) return `Stopped, ${plural(d.late, "request")} came too late for an answer`;
+  if (d.unchecked) return "Stopped, nothing seen was lost; not checked: " + d.unchecked;
+  return "Stopped cleanly, 0 lost";
+}
+
+// failingSince is for how long a side has answered 5xx, with pauses of at most 10 s.
+function failingSince(s) {
+  let first = null;
+  for (let i = s.rows.length - 1; i >= 0; i--) {
+    const [t, failed] = [s.rows[i][TIME], s.rows[i][FAILED]];
+    if (failed > 0) first = t;
+    else if ((first ?? now()) - t > 11) break;
   }
-  if (head) put($("headline"), head);
-  const known = sides.filter(summary), down = sides.filter(s => s.state === "down");
-  if (!known.length && !down.length) return;
-  swap($("subline"), [known.map(s => [title(s), summary(s)]), down.map(title)], () => {
-    const failing = known.filter(s => summary(s).fail > 0), clean = known.filter(s => !summary(s).fail);
-    return [
-      ...down.flatMap(s => [h("b", title(s) + " is down"), ". "]),
-      ...failing.flatMap(s => [h("b", `${title(s)} fails ${plural(summary(s).fail, "check")}`), ". "]),
-      clean.length ? `${clean.map(title).join(" and ")}${clean.length > 1 ? (clean.length > 2 ? " all fail" : " both fail") : " fails"} none.` : "",
-      failing.length ? " How to fix the worst is below." : "",
-    ];
-  });
+  return first == null ? null : now() - first;
+}
+
+const memoryOf = s => s.live && (s.live.process.memory_limit_bytes != null || !s.absent) ? s.live.process.memory_bytes : null;
+
+// troublesOf lists what is wrong with a side now: how bad, from 1 to 9; what, since when; and what to do.
+function troublesOf(s) {
+  const all = [], add = (bad, what, todo) => all.push({ bad, what: title(s) + " " + what, todo });
+  const l = s.live, n = l && l.recent, c = l && l.command;
+  if (s.ended) add(s.ended.requests > 0 ? 9 : 4, "has stopped. " + lossOf(s.ended), "If nobody meant it: its log says which signal came.");
+  else if (s.state === "down") {
+    const since = s.downSince ? ` for ${span((Date.now() - s.downSince) / 1e3)}` : "";
+    add(9, `is down${since}: ${s.error}`, `Does its container run? docker ps -a shows its exit code, docker logs its last words.`);
+  }
+  if (!l || s.state === "down" || s.ended) return all;
+  const since = l.state_seconds == null ? "" : ` for ${span(l.state_seconds)}`;
+  if (["failing", "given up", "restarting"].includes(s.state)) add(s.state === "restarting" ? 6 : 8, `has a program that is ${s.state === "failing" ? "not answering its probe" : s.state === "given up" ? "given up" : "being started again"}${since}` + (c && c.last ? `; the last one ended with ${c.last}` : ""), "The program's own output is in the container's log.");
+  if (s.state === "starting") add(3, "is starting" + since, "It gets no requests until it is ready.");
+  if (s.state === "disabled") add(5, "was taken out by hand" + since.replace("for", ""), "POST readyz/enable brings it back.");
+  if (s.state === "draining") add(4, "is draining" + since, "It was told to stop, and finishes what it has.");
+  if (n && n.failed > 0 && n.failed > n.store_full) {
+    const f = failingSince(s);
+    add(7 + Math.min(.9, n.failed / n.requests), `answers ${share(n.failed, n.requests)} of its requests with 5xx${f > 1 ? ", for " + span(f) : ""}`, "Each of them is a line with its path and status in the container's log.");
+  }
+  const st = l.store, room = st.capacity_bytes - st.bytes;
+  const full = n && n.store_full > 0, filled = st.capacity_bytes > 0 && (room < 4096 || st.free_bytes < 4096);
+  if (full || filled) add(full ? 7.95 : 4.5, `has a full store: ${MiB(st.bytes)} of ${MiB(st.capacity_bytes)}` + (full ? `, ${plural(n.store_full, "upload")} refused in the last ${Math.round(n.seconds)} s` : ""), "DELETE blobs that nobody needs, or raise IMAGELAB_STORE_CAPACITY and the tmpfs.");
+  if (n && n.rejected > 0) add(6.5, `refused ${plural(n.rejected, "request")} in the last ${Math.round(n.seconds)} s, as there was no room`, "IMAGELAB_MAX_CONNS and the memory limit decide how many fit.");
+  const used = memoryOf(s), limit = l.process.memory_limit_bytes;
+  if (used > .9 * limit) add(6, `uses ${share(used, limit)} of its memory limit`, "At the limit the kernel ends it: raise the limit, or lower the load.");
+  const r = s.rows.at(-1);
+  if (r && r[THROTTLED] > .2) add(3.5, `waits for its processor quota, ${r[THROTTLED].toFixed(1)} s in each second`, "Raise cpus, or lower the load.");
+  return all;
+}
+
+function drawLead() {
+  const self = sides[0];
+  let all = sides.flatMap(troublesOf).sort((a, b) => b.bad - a.bad);
+  if (link === "lost" && !(self && self.ended)) {
+    all = [{ bad: 9.5, what: `No word from ${self ? title(self) : "this server"} for ${span((Date.now() - (self && self.seen || lostAt)) / 1e3)}`, todo: "What follows is from before. Does its container run?" }, ...all];
+  }
+  const audits = sides.filter(s => summary(s) && summary(s).fail > 0);
+  const checks = audits.map(s => `${title(s)} fails ${plural(summary(s).fail, "check")}`).join(", ");
+  const [worst, ...rest] = all;
+  let head, sub, mood;
+  if (worst) {
+    mood = worst.bad >= 6 ? "bad" : "warn";
+    head = worst.what;
+    sub = [worst.todo, ...rest.map(t => t.what + ".")];
+  } else if (sides.some(s => s.state === "connecting")) {
+    [head, sub, mood] = ["Waiting for " + sides.filter(s => s.state === "connecting").map(title).join(", "), [], "warn"];
+  } else {
+    mood = audits.length ? "warn" : "good";
+    head = audits.length ? "Serving well, but " + checks : "All is well";
+    sub = sides.map(s => `${title(s)}: ${quickOf(s).filter(q => q[3]).map(q => q[3]).join(", ")}.`);
+  }
+  if (worst && checks) sub.push(checks + ".");
+  put($("headline"), head);
+  swap($("subline"), sub, () => sub.map(t => h("span", t + " ")));
+  document.title = `${mood === "good" ? "✓" : mood === "warn" ? "!" : "✕"} ${head} · imagelab`;
+  document.body.dataset.mood = mood;
+  const icon = $("icon"), file = icon.dataset[mood];
+  if (icon.getAttribute("href") !== file) icon.setAttribute("href", file);
+}
+
+// quickOf lists the numbers of a side: name, value, whether it is bad, and the words of the headline where it belongs
+// there. Health probes are no part of them. Without a container and a limit the cgroup is anybody's.
+function quickOf(s) {
+  const l = s.live, n = l && l.recent, r = s.rows.at(-1);
+  if (!l || !r) return [];
+  const over = n ? ` in ${Math.round(n.seconds)} s` : "";
+  const used = memoryOf(s), limit = l.process.memory_limit_bytes;
+  const requests = n && n.seconds > 0 ? n.requests / n.seconds : null, failed = n && n.requests > 0 ? n.failed > 0 ? share(n.failed, n.requests) : "none" : "–";
+  return [
+    ["Failed" + over, failed, n && n.failed > 0, failed === "–" ? "no requests" : failed + " failed"],
+    ["p99" + over, atMost(r[P99]), false, r[P99] >= 0 && "p99 " + atMost(r[P99])],
+    [used == null ? "Memory, resident" : "Memory", used == null ? MiB(l.process.resident_bytes) : MiB(used) + (limit ? " of " + MiB(limit) : ", no limit"), used > .9 * limit, null, used != null && limit && used / limit],
+    ["In flight", whole(l.requests.in_flight)],
+    ["Requests", rate(requests), false, requests > 0 && rate(requests)],
+  ];
 }
 
 function drawCards() {
-  swap($("cards"), [sides.map(s => [s.name, s.self])], () => [
-    ...sides.map(s => s.card = h("article.card.c" + s.i, { "aria-label": title(s) })),
-    alone() && h("div.card.hint", h("h3", "Nothing beside it"), h("p.note", "Set IMAGELAB_PEERS to other ops listeners, and they are shown here: ", h("code", "IMAGELAB_PEERS=alpine=http://alpine:9000"))),
-  ].filter(Boolean));
-  const sizes = sides.map(s => image(s).bytes).filter(n => n != null);
+  swap($("cards"), sides.map(s => [s.name, s.self, s.i]), () => sides.map(s => s.card = h("article.card.c" + s.i, { "aria-label": title(s) })));
   for (const s of sides) {
-    const bytes = image(s).bytes, sum = summary(s), l = s.live, p = s.points.at(-1) || {};
-    const best = sizes.length > 1 && bytes === Math.min(...sizes) && bytes !== Math.max(...sizes);
-    let where = l ? `${s.self ? "this one · " : ""}${l.version} · up ${span(l.uptime_seconds)}` : "";
-    if (l && l.command) where += ` · command: start ${l.command.generation}, ` + (l.command.up ? `up ${span(l.command.uptime_seconds)}` : "not up") + (l.command.last ? `, the one before: ${l.command.last}` : "");
-    if (s.state === "down") where = s.error + (s.seen ? ` · last seen ${span((Date.now() - s.seen) / 1e3)} ago` : "");
-    else if (s.ended) where = s.ended.seconds != null ? `drained in ${span(s.ended.seconds)}, ${plural(s.ended.cut, "connection")} cut` : "it ends";
-    else if (s.state === "draining") where = `draining for ${span((Date.now() - s.drainSince) / 1e3)} · ${plural(l.requests.in_flight, "request")} in flight · ${plural(l.connections, "connection")} open`;
-    else if (s.state === "disabled") where = "closed by hand: POST readyz/enable opens it";
-    const trouble = troubleOf(p), quick = quickOf(s, p);
-    swap(s.card, [s.name, s.state, where, s.absent, bytes, best, sum, s.error, trouble, quick], () => [
-      h("header", key(s), h("h3", title(s)), pill(s.state, states[s.state] || "?", s.state)),
-      h("p.size", h("b", MB(bytes)), best ? h("span.win", "✓ smallest image") : h("span.note", "image")),
-      h("p.where", where || " "),
-      h("div.split", { "aria-hidden": "true" }, sum && ["fail", "warn", "unknown", "pass"].filter(v => sum[v]).map(v => h("i." + v, { "--n": sum[v] }))),
-      h("p.counts", sum ? [
-        h(sum.fail ? "span.bad" : "span", `${sum.fail ? "✕ " : ""}${sum.fail} failed`), h("span", plural(sum.warn, "warning")),
-        sum.unknown > 0 && h("span", sum.unknown + " unknown"), h("span", sum.pass + " passed"),
-      ] : h("span", s.absent ? "no audit: " + s.absent : "waiting for the audit")),
-      h("p.trouble", { hidden: !trouble }, trouble && "✕ " + trouble),
-      h("dl.quick", quick.map(([name, value, bad]) => h("div", h("dt", name), h(bad ? "dd.bad" : "dd", value)))),
+    const l = s.live, c = l && l.command, quick = quickOf(s), bad = troublesOf(s).filter(t => t.bad >= 6).map(t => t.what);
+    const stale = s.state === "down" || link === "lost";
+    let since = l && l.state_seconds != null ? "for " + span(l.state_seconds) : "";
+    if (s.state === "down") since = s.error + (s.seen ? `, last seen ${span((Date.now() - s.seen) / 1e3)} ago` : "");
+    else if (s.ended) since = lossOf(s.ended);
+    else if (link === "lost" && s.seen) since = `as of ${span((Date.now() - s.seen) / 1e3)} ago`;
+    else if (s.state === "disabled") since = "closed by hand; POST readyz/enable opens it";
+    const where = l ? `${s.self ? "serves this page · " : ""}${l.version} · up ${span(l.uptime_seconds)}` : "";
+    const drain = s.state === "draining" && l.drain.deadline_seconds, most = drain && l.drain.deadline_seconds;
+    swap(s.card, [s.state, since, where, bad, quick, c, drain && [l.requests.in_flight, l.connections], stale], () => [
+      h("header", key(s), h("h3", { title: title(s) }, title(s)), pill(s.state, states[s.state] || "?", s.state), h("p.since", since), h("p.note", where)),
+      h("dl.quick", quick.map(([name, value, bad, , part]) => h("div", h("dt", name), h(bad ? "dd.trouble" : "dd", (bad ? "✕ " : "") + value, part ? h("span.meter", { "aria-hidden": "true" }, h("i.c" + s.i, { "--w": Math.min(1, part) })) : null)))),
+      drain && h("p.drain", h("progress", { max: most, value: Math.min(most, l.state_seconds), "aria-label": "Time used of the drain's deadline" }), ` ${span(l.state_seconds)} of at most ${span(most)}, waiting for ${plural(l.requests.in_flight, "request")} in flight and ${plural(l.connections, "connection")}`),
+      c && h("dl.quick.program", [["Program", s.state + (c.up ? ", up " + span(c.uptime_seconds) : ", not running")], ["Generation", whole(c.generation)], ["Restarts", whole(c.restarts)], ["Reloads", whole(c.reloads)], ["Last exit", c.last || "none"]].map(([name, value]) => h("div", h("dt", name), h("dd", value)))),
+      stale && quick.length > 0 && h("p.note", "These figures are from before."),
+      bad.length > 0 && h("p.trouble", "✕ " + bad.map(t => t.slice(title(s).length + 1)).join("; ")),
     ]);
   }
 }
 
-// troubleOf says what went wrong in the last seconds, or nothing.
-function troubleOf(p) {
-  if (!(p.failed > 0)) return "";
-  const full = p.full > 0 ? `; the store is full, ${plural(p.full, "upload")} refused` : "";
-  return `${share(p.failed, p.total)} of the requests failed in the last ${p.window} s: ${whole(p.failed)} of ${whole(p.total)}${full}`;
+/* Charts, in SVG. All have the same time axis, and one crosshair. */
+
+const seconds = v => v < 0 ? "–" : v.toFixed(2) + " s/s";
+const classes = [[OK, "2xx", "ok"], [REDIRECT, "3xx", "redirect"], [REFUSED, "4xx", "refused"], [FAILED, "5xx", "failed"]];
+const quantiles = [[P99, "p99", "q2"], [P90, "p90", "q1"], [P50, "p50", "q0"]];
+
+// chartsOf lists the charts: two of each side, and one of all sides for each of the other figures.
+function chartsOf() {
+  const each = sides.flatMap(s => [
+    { id: s.name + " r", title: `Requests a second by class: ${title(s)}`, sides: [s], lines: classes, stack: true, show: rate, least: 1 },
+    { id: s.name + " q", title: `Latency within 10 s: ${title(s)}`, sides: [s], lines: quantiles, step: true, show: atMost },
+  ]);
+  const limit = get => s => s.live && get(s.live.process);
+  return [...each,
+    { id: "cpu", title: "Processors in use", lines: [[CPU]], show: v => v < 0 ? "–" : v.toFixed(2), least: .1, limit: limit(p => p.cpu_limit) },
+    { id: "throttled", title: "Throttled, seconds in each second", lines: [[THROTTLED]], show: seconds, least: .1 },
+    { id: "memory", title: "Memory of the container", lines: [[MEMORY]], show: v => v < 0 ? "–" : MiB(v), least: 2 ** 23, unit: 2 ** 20, limit: limit(p => p.memory_limit_bytes) },
+    { id: "flight", title: "Requests in flight", lines: [[FLIGHT]], show: whole, least: 4 },
+    { id: "conns", title: "Connections", lines: [[CONNS]], show: whole, least: 4 },
+  ].map(c => ({ sides, ...c }));
 }
 
-// quickOf lists the numbers of a card: name, value, whether it is bad. Health probes
-// are no part of them. Without a container and a limit the cgroup is anybody's.
-function quickOf(s, p) {
-  const over = p.window > 0 ? ` in ${p.window} s` : "";
-  const mine = p.memory != null && (p.limit != null || !s.absent);
-  const memory = mine ? p.memory : p.resident;
-  return [
-    ["Requests", rate(p.rate)],
-    ["Failed" + over, p.total > 0 ? p.failed > 0 ? share(p.failed, p.total) : "none" : "–", p.failed > 0],
-    ["p99" + over, atMost(p.p99)],
-    [mine ? "Memory" : "Memory, resident", memory == null ? "–" : MiB(memory) + (mine && p.limit ? " of " + MiB(p.limit) : "")],
-    ["In flight", p.flight == null ? "–" : String(p.flight)],
-  ];
+// nice rounds up to what has a round half, by powers of ten of the unit.
+function nice(n, unit) {
+  n /= unit;
+  const power = 10 ** Math.floor(Math.log10(n));
+  return [1, 2, 4, 6, 8, 10].find(f => f * power >= n * .999) * power * unit;
+}
+
+const figures = new Map();
+const clock = t => new Date(t * 1e3).toLocaleTimeString("en-GB");
+
+// nearest is the row of a moment, or nothing in a gap.
+function nearest(s, t) {
+  let low = 0, high = s.rows.length;
+  while (low < high) {
+    const mid = low + high >> 1;
+    if (s.rows[mid][TIME] < t) low = mid + 1;
+    else high = mid;
+  }
+  const [a, b] = [s.rows[low - 1], s.rows[low]];
+  const r = !a ? b : !b ? a : t - a[TIME] < b[TIME] - t ? a : b;
+  return r && Math.abs(r[TIME] - t) < 3 ? r : null;
+}
+
+// frame is the time axis: from 1 to 10 minutes, as much as is known.
+function axis() {
+  const first = Math.min(now(), ...sides.filter(s => s.rows.length).map(s => s.rows[0][TIME]));
+  return { end: now(), age: Math.min(WINDOW, Math.max(60, now() - first)) };
+}
+
+function drawCharts() {
+  const list = chartsOf(), names = list.map(c => c.id);
+  swap($("charts"), names, () => {
+    for (const id of figures.keys()) if (!names.includes(id)) figures.delete(id);
+    return list.map(c => {
+      let f = figures.get(c.id);
+      if (!f) {
+        const plot = svg("svg", { role: "img", onpointermove: e => point(f, e.offsetX), onpointerleave: () => look(null) });
+        const table = h("details", { ontoggle: () => drawAll() }, h("summary", "As a table"), h("div.scroll"));
+        f = { plot, table, now: h("p.now"), node: h("figure.chart", h("figcaption", h("h3", { title: c.title }, c.title)), plot, table) };
+        figures.set(c.id, f);
+      }
+      return f.node;
+    });
+  });
+  const a = axis();
+  const range = $("at"), ago = cross == null ? 0 : Math.round(a.end - cross);
+  if (cross != null && ago > a.age) cross = null;
+  range.min = String(-Math.floor(a.age));
+  range.value = String(-ago);
+  const words = cross == null ? "now" : `${clock(cross)}, ${span(ago)} ago`;
+  put($("at-text"), words);
+  range.setAttribute("aria-valuetext", words + ": " + sides.map(s => {
+    const r = nearest(s, cross ?? s.rows.at(-1)?.[TIME]);
+    return title(s) + " " + (r ? `${rate(r[OK] + r[REDIRECT] + r[REFUSED] + r[FAILED])}, ${rate(r[FAILED])} with 5xx, p99 ${atMost(r[P99])}` : "nothing known");
+  }).join("; "));
+  for (const c of list) drawChart(c, figures.get(c.id), a);
+  const marks = sides.flatMap(s => s.marks.map(m => ({ ...m, s }))).sort((a, b) => b.time - a.time).slice(0, 12);
+  swap($("marks"), marks.map(m => [Math.round(m.time), m.what, m.s.name]), () => marks.length ? marks.map(m => h("li", h("time", clock(m.time)), " ", h("b", title(m.s)), " " + m.what)) : h("li", "Nothing in the last ten minutes"));
+}
+
+// look moves the crosshair, with a moment or null for now.
+function look(t) {
+  cross = t;
+  draw();
+}
+
+function point(f, x) {
+  if (f.scale && x >= f.scale.left) look(Math.min(f.scale.end, f.scale.time(x)));
+}
+
+function drawChart(c, f, a) {
+  const width = f.plot.clientWidth || 360, height = 150, left = 62, right = f.right = Math.min(.45 * width, Math.max(f.right || 0, f.longest || 100)), top = 8, bottom = 22;
+  const x = t => left + (width - left - right) * Math.max(0, 1 - (a.end - t) / a.age);
+  f.scale = { left, end: a.end, time: x => a.end - a.age * (1 - (x - left) / (width - left - right)) };
+  const from = a.end - a.age;
+  const visible = c.sides.map(s => s.rows.filter(r => r[TIME] >= from));
+  let most, y, ticks;
+  if (c.step) { // latency: a step for each bucket
+    const used = visible.flat().flatMap(r => c.lines.map(([f]) => r[f]).filter(v => v >= 0));
+    const low = Math.max(0, Math.min(8, ...used) - 1), high = Math.max(16, ...used) + 1;
+    y = v => top + (height - top - bottom) * (1 - (v - low) / (high - low));
+    ticks = [low, Math.round((low + high) / 2), high].map(v => [v, bounds[v] == null ? "" : edge(bounds[v])]);
+  } else {
+    const values = visible.flat().map(r => c.stack ? c.lines.reduce((n, [f]) => n + r[f], 0) : r[c.lines[0][0]]);
+    const limits = c.limit ? c.sides.map(c.limit).filter(v => v != null) : [];
+    const top1 = Math.max(c.least, values.reduce((a, b) => Math.max(a, b), 0) * 1.05, ...limits.map(v => v * 1.02));
+    most = nice(top1, c.unit || 1);
+    y = v => top + (height - top - bottom) * (1 - Math.min(v, most) / most);
+    ticks = [0, most / 2, most].map(v => [v, v ? c.show(v).replace("/s", "") : "0"]);
+  }
+  const marks = [], labels = [];
+  for (const [v, word] of ticks) {
+    marks.push(svg("line.grid", { x1: left, x2: width - right, y1: y(v), y2: y(v) }), svg("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end" }, word));
+  }
+  for (const [ago, anchor] of [[a.age, "start"], [a.age / 2, "middle"], [0, "end"]]) {
+    marks.push(svg("text", { x: x(a.end - ago), y: height - 5, "text-anchor": anchor }, ago ? span(Math.round(ago)) + (ago === a.age ? " ago" : "") : "now"));
+  }
+  c.sides.forEach((s, i) => {
+    const rows = visible[i], at = cross == null ? rows.at(-1) : nearest(s, cross);
+    for (const m of s.marks) {
+      if (m.time >= from) marks.push(svg("line.mark.c" + s.i, { x1: x(m.time), x2: x(m.time), y1: top, y2: height - bottom }, svg("title", `${clock(m.time)} ${title(s)} ${m.what}`)));
+    }
+    const limit = c.limit && c.limit(s);
+    if (limit != null && !(i && c.limit(c.sides[0]) === limit)) {
+      marks.push(svg("line.limit", { x1: left, x2: width - right, y1: y(limit), y2: y(limit) }));
+      labels.push({ y: y(limit), text: "limit " + c.show(limit), kind: "limit" });
+    }
+    let sums = rows.map(() => 0);
+    for (const [field, word, kind] of c.lines) {
+      const base = sums;
+      if (c.stack) sums = rows.map((r, j) => base[j] + r[field]);
+      const value = j => c.stack ? sums[j] : rows[j][field];
+      const name = kind || "c" + s.i;
+      let d = "", last = -Infinity, run = [];
+      const close = () => { // the area of a run of a stack
+        if (c.stack && run.length > 1) {
+          const down = run.slice().reverse().map(j => `L${x(rows[j][TIME]).toFixed(1)} ${y(base[j]).toFixed(1)}`).join("");
+          marks.push(svg("path.area." + name, { d: "M" + run.map(j => `${x(rows[j][TIME]).toFixed(1)} ${y(sums[j]).toFixed(1)}`).join("L") + down + "Z" }));
+        }
+        run = [];
+      };
+      rows.forEach((r, j) => {
+        if (r[field] < 0) return last = -Infinity;
+        const px = x(r[TIME]).toFixed(1), py = y(value(j)).toFixed(1);
+        if (r[TIME] - last > 3) {
+          close();
+          d += `M${px} ${py}`;
+        } else d += c.step ? `H${px}V${py}` : `L${px} ${py}`;
+        run.push(j);
+        last = r[TIME];
+      });
+      close();
+      if (!c.stack) marks.push(svg("path.line." + name, { d }));
+      if (c.stack && field !== OK && !rows.some(r => r[field] > 0)) continue;
+      const j = rows.indexOf(at), v = at ? at[field] : -1;
+      if (at && v >= 0 && j >= 0 && !c.stack) marks.push(svg("circle.end." + name, { cx: x(at[TIME]), cy: y(v), r: 3.5 }));
+      const height = j >= 0 && v >= 0 ? y(c.stack ? (sums[j] + base[j]) / 2 : v) : y(0) || top;
+      labels.push({ y: Number.isFinite(height) ? height : top, text: `${c.lines.length > 1 ? word : title(s).slice(0, 9) + (title(s).length > 9 ? "…" : "")} ${at ? c.show(v) : "–"}`, kind: name, full: title(s) });
+    }
+  });
+  labels.sort((a, b) => a.y - b.y);
+  labels.forEach((l, i) => { l.y = Math.max(l.y, i ? labels[i - 1].y + 14 : top + 4); });
+  for (let i = labels.length - 1, floor = height - 4; i >= 0; i--, floor -= 14) labels[i].y = Math.min(labels[i].y, floor);
+  for (const l of labels) {
+    marks.push(svg("line.key-line." + l.kind, { x1: width - right + 6, x2: width - right + 22, y1: l.y, y2: l.y }),
+      svg("text.label", { x: width - right + 26, y: l.y + 4 }, l.text, l.full && svg("title", l.full)));
+  }
+  if (cross != null) marks.push(svg("line.cursor", { x1: x(cross), x2: x(cross), y1: top, y2: height - bottom }));
+  f.longest = 32 + 6.8 * Math.max(0, ...labels.map(l => l.text.length));
+  const tall = Math.max(height, ...labels.map(l => l.y + 6));
+  f.plot.setAttribute("viewBox", `0 0 ${width} ${tall}`);
+  f.plot.setAttribute("height", tall);
+  f.plot.setAttribute("aria-label", `${c.title}${cross == null ? "" : " at " + clock(cross)}: ` + labels.map(l => l.text).join(", "));
+  f.plot.replaceChildren(...marks);
+  if (f.table.open) drawTable(c, f);
+}
+
+// drawTable is a chart for those who read: what was the highest in each half minute.
+function drawTable(c, f) {
+  const step = 30, last = Math.floor(now() / step);
+  swap(f.table.lastChild, [last, c.sides.map(s => s.name)], () => {
+    const heads = c.sides.flatMap(s => c.lines.map(([field, word]) => [s, field, word || title(s)]));
+    const lines = [];
+    for (let t = last; t > last - WINDOW / step; t--) {
+      const cells = heads.map(([s, field]) => s.rows.filter(r => Math.floor(r[TIME] / step) === t).reduce((m, r) => Math.max(m, r[field]), -1));
+      if (cells.some(v => v >= 0)) lines.push(h("tr", h("th", { scope: "row" }, clock(t * step).slice(0, 8)), cells.map(v => h("td", v < 0 ? "–" : c.show(v)))));
+    }
+    return h("table", h("caption", c.title + ", the highest in each half minute"), h("thead", h("tr", h("th", { scope: "col" }, "From"), heads.map(([, , word]) => h("th", { scope: "col" }, word)))), h("tbody", lines));
+  });
 }
 
 // table merges the reports: a line for each check, with the result of each side.
@@ -418,9 +668,29 @@ function table() {
 
 const reported = () => sides.map(s => [s.name, s.report && s.report.checks.map(c => [c.id, c.status, c.evidence])]);
 
+// What a check of the image's contents has found, in words, and where the report lists it.
+const found = { "shell-absent": ["Shell found", "shells"], "package-manager-absent": ["Package manager found", "package_managers"], "network-client-absent": ["Network client found", "network_clients"], "setuid-absent": ["Setuid files found", "setuid_files"] };
+
+function nameOf(l, s) {
+  const [words, where] = found[l.id] || [];
+  const paths = where && image(s)[where] && image(s)[where].paths;
+  return paths && paths.length ? words + ": " + paths.join(", ") : "Not met: " + l.check.title;
+}
+
+// fixOf is what fixes a check for the kind of lines that was chosen. This project's own alpine variant has another one
+// beside it.
+function fixOf(fix, kind, s) {
+  if (kind === "docker" && s.live && s.live.variant === "alpine" && /^FROM scratch/.test(fix.docker)) return "# the same binary without the rest, in imagelab's own folder\ndocker build -f Dockerfile.scratch -t imagelab:scratch .";
+  return fix[kind];
+}
+
 function drawFixes() {
-  if (!sides.some(s => s.report)) return;
-  swap($("fixes"), reported(), () => {
+  if (!sides.some(s => s.report)) {
+    if (sides.every(s => s.absent)) put($("fixes"), "");
+    return sides.every(s => s.absent) && put($("fixes-title"), "No audit: no side runs in a container, or none could be asked");
+  }
+  const kind = $("kinds").kind.value;
+  swap($("fixes"), [reported(), kind], () => {
     const lines = table();
     const failing = lines.filter(l => l.worst === "fail");
     const groups = new Map(); // checks that the same lines fix, where the same sides fail
@@ -430,136 +700,42 @@ function drawFixes() {
       if (!groups.has(id)) groups.set(id, { where, lines: [] });
       groups.get(id).lines.push(l);
     }
-    const list = [...groups.values()].slice(0, 3);
-    put($("fixes-title"), failing.length ? "Fix first" : list.length ? "Nothing fails" + (sides.every(s => s.report) ? "" : " in " + sides.filter(s => s.report).map(title).join(" and ")) + ". Worth a look" : "Nothing to fix");
+    const list = [...groups.values()];
+    put($("fixes-title"), failing.length ? "To fix" : list.length ? "Nothing fails" + (sides.every(s => s.report) ? "" : " in " + sides.filter(s => s.report).map(title).join(" and ")) + ". Worth a look" : "Nothing to fix");
+    $("kinds").hidden = !list.length;
     if (!list.length) return h("li.fix.pass-edge", h("p", "Every check that could be decided has passed."));
-    return list.map(g => h("li.fix." + g.lines[0].worst + "-edge",
-      h("div.what", pill(g.lines[0].worst, ...verdicts[g.lines[0].worst]), h("span.note", g.lines[0].check.severity + " · in"), g.where.map(s => h("span.tag", key(s), title(s)))),
-      g.lines.slice(0, 4).map(l => h("p", h("strong", "Not met: " + l.check.title), h("span.note", " · " + (l.example.evidence || l.example.reason)))),
-      snippets(g.lines[0].example.fix, true)));
+    return list.map(g => {
+      const l = g.lines[0], text = fixOf(l.example.fix, kind, g.where[0]);
+      return h("li.fix." + l.worst + "-edge",
+        h("div.what", pill(l.worst, ...verdicts[l.worst]), h("span.note", l.check.severity + " · in"), g.where.map(s => h("span.tag", key(s), title(s)))),
+        g.lines.map(l => h("p", h("strong", nameOf(l, g.where[0])), h("span.note", found[l.id] ? "" : " · " + (l.example.evidence || l.example.reason)))),
+        text ? snippet(text) : h("p.note", "No such line; it is fixed in the image. The lines for Docker say how."));
+    });
   });
 }
 
-// snippets are the lines that fix a check, the nearest one alone or all.
-function snippets(fix, first) {
-  const dockerfile = /^(FROM|RUN|COPY|ENTRYPOINT) /m.test(fix.docker) ? "Dockerfile" : "docker run";
-  const all = [["compose", fix.compose], [dockerfile, fix.docker], ["Kubernetes", fix.kubernetes]].filter(([, text]) => text);
-  return (first ? all.slice(0, 1) : all).map(([kind, text]) => h("div.snippet",
-    h("span.kind", kind), h("pre", { tabindex: "-1" }, text),
-    h("button", { type: "button", "aria-label": "Copy the " + kind + " lines", onclick: e => copy(e.currentTarget, text) }, "Copy")));
+// snippet is lines to copy.
+function snippet(text, word) {
+  return h("div.snippet", word && h("span.kind", word), h("pre", text),
+    h("button", { type: "button", "aria-label": "Copy the lines" + (word ? " for " + word : ""), onclick: e => copy(e.currentTarget, text, e.currentTarget.previousElementSibling) }, "Copy"));
 }
 
-async function copy(button, text) {
+function snippets(fix) {
+  return [["Compose", fix.compose], ["Kubernetes", fix.kubernetes], ["Docker", fix.docker]].filter(([, text]) => text).map(([kind, text]) => snippet(text, kind));
+}
+
+async function copy(button, text, shown) {
+  const word = button.textContent;
   try {
     await navigator.clipboard.writeText(text);
   } catch { // not a secure context: the old way
-    getSelection().selectAllChildren(button.previousElementSibling);
+    getSelection().selectAllChildren(shown);
     document.execCommand("copy");
   }
+  if (word.startsWith("Copied")) return;
   put(button, "Copied");
   say("Copied");
-  setTimeout(() => put(button, "Copy"), 1500);
-}
-
-const contents = [
-  ["Size", f => f.bytes, MB], ["Executables", f => f.executables, whole],
-  ["Packages", f => f.packages && f.packages.reduce((n, p) => n + (p.packages || 0), 0), whole, f => (f.packages || []).map(p => p.database)],
-  ["Shells", f => f.shells && f.shells.count, whole, f => names(f.shells)],
-  ["Files", f => f.files, whole], ["Network clients", f => f.network_clients && f.network_clients.count, whole, f => names(f.network_clients)],
-  ["Package managers", f => f.package_managers && f.package_managers.count, whole, f => names(f.package_managers)],
-  ["Setuid files", f => f.setuid_files && f.setuid_files.count, whole, f => names(f.setuid_files)],
-];
-const names = c => [...new Set((c && c.paths || []).map(p => p.split("/").at(-1)))];
-
-function drawBars() {
-  swap($("bars"), sides.map(s => [s.name, s.report && s.report.facts.image]), () => contents.map(([label, of, show, detail]) => {
-    const values = sides.map(s => s.report ? of(image(s)) : null);
-    const most = Math.max(...values.map(v => v || 0));
-    const found = sides.map(s => detail && s.report ? detail(image(s)) : []);
-    return h("div", h("h3", label), sides.map((s, i) => h("div.bar",
-      h("span.name", title(s)),
-      h("span.track", { "aria-hidden": "true" }, h("div.fill.c" + s.i, { "--w": most ? (values[i] || 0) / most : 0 })),
-      h("span.value", values[i] == null ? "–" : values[i] === 0 ? "none" : show(values[i])))),
-    found.some(f => f.length) && h("p.detail", sides.map((s, i) => found[i].length ? `${title(s)}: ${found[i].join(", ")}` : "").filter(Boolean).join(" · ")));
-  }));
-}
-
-/* Charts, in SVG. */
-
-const charts = [
-  { title: "Requests a second, without health probes", lines: [["rate", ""]], show: rate, least: 4 },
-  { title: "Latency over about 5 s", lines: [["p99", "p99"], ["p50", "median", true]], show: span, say: atMost, least: .001 },
-  { title: "Memory of the cgroup, and resident", lines: [["memory", "cgroup"], ["resident", "resident", true]], show: MiB, least: 2 ** 23, unit: 2 ** 20 },
-  { title: "Requests in flight", lines: [["flight", ""]], show: n => n == null ? "–" : whole(n), least: 4 },
-];
-
-// nice rounds up to what has a round half, by powers of ten of the unit.
-function nice(n, unit) {
-  n /= unit;
-  const power = 10 ** Math.floor(Math.log10(n));
-  return [1, 2, 4, 6, 8, 10].find(f => f * power >= n * .999) * power * unit;
-}
-
-function drawCharts() {
-  for (const c of charts) {
-    if (!c.figure) {
-      c.plot = svg("svg", { role: "img", onpointermove: e => { c.at = e.offsetX; drawChart(c); }, onpointerleave: () => { c.at = null; drawChart(c); } });
-      c.legend = h("p.legend");
-      c.caption = h("figcaption", h("h3", c.title), c.legend);
-      c.figure = h("figure.chart", c.caption, c.plot);
-      $("charts").append(c.figure);
-    }
-    drawChart(c);
-  }
-}
-
-function drawChart(c) {
-  const width = c.plot.clientWidth || 400, height = 168, left = 62, right = 10, top = 10, bottom = 24;
-  const now = Date.now() / 1e3;
-  const all = sides.flatMap(s => s.points.flatMap(p => c.lines.map(([f]) => p[f] === Infinity ? 1.5 * lastEdge : p[f] || 0)));
-  const most = nice(Math.max(c.least, ...all.map(v => v * 1.05)), c.unit || 1);
-  const age = Math.min(WINDOW, Math.max(30, now - Math.min(now, ...sides.flatMap(s => s.points.slice(0, 1).map(p => p.at)))));
-  const x = t => left + (width - left - right) * Math.max(0, 1 - (now - t) / age);
-  const y = v => top + (height - top - bottom) * (1 - Math.min(v, most) / most);
-  const marks = [];
-  for (const part of [0, .5, 1]) {
-    marks.push(svg("line.grid", { x1: left, x2: width - right, y1: y(most * part), y2: y(most * part) }));
-    marks.push(svg("text", { x: left - 8, y: y(most * part) + 4, "text-anchor": "end" }, part ? c.show(most * part) : "0"));
-  }
-  for (const [ago, anchor, word] of [[age, "start", span(Math.round(age)) + " ago"], [age / 2, "middle", span(Math.round(age / 2))], [0, "end", "now"]]) {
-    marks.push(svg("text", { x: x(now - ago), y: height - 6, "text-anchor": anchor }, word));
-  }
-  const legend = [];
-  for (const s of sides) {
-    let point = s.points.at(-1) || {};
-    if (c.at != null && s.points.length) {
-      point = s.points.reduce((a, b) => Math.abs(x(b.at) - c.at) < Math.abs(x(a.at) - c.at) ? b : a);
-    }
-    for (const [field, word, thin] of c.lines) {
-      let d = "", pen = "M";
-      for (const p of s.points) {
-        if (p[field] == null) pen = "M";
-        else {
-          d += pen + x(p.at).toFixed(1) + " " + y(p[field]).toFixed(1);
-          pen = "L";
-        }
-      }
-      marks.push(svg(`path.line.c${s.i}${thin ? ".thin" : ""}`, { d }));
-      if (point[field] != null) marks.push(svg("circle.end.c" + s.i, { cx: x(point.at), cy: y(point[field]), r: thin ? 3 : 4.5 }));
-      legend.push([s, word, (c.say || c.show)(point[field])]);
-    }
-  }
-  if (c.at != null) marks.push(svg("line.cursor", { x1: c.at, x2: c.at, y1: top, y2: height - bottom }));
-  c.plot.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  c.plot.setAttribute("aria-label", c.title + ": " + legend.map(([s, word, value]) => `${title(s)} ${word} ${value}`).join(", "));
-  c.plot.replaceChildren(...marks);
-  const texts = legend.map(l => [l[0].name, l[1]]);
-  if (c.keys !== JSON.stringify(texts)) {
-    c.keys = JSON.stringify(texts);
-    c.values = legend.map(() => h("b"));
-    c.legend.replaceChildren(...legend.map(([s, word], i) => h("span", key(s), (word ? title(s) + " " + word : title(s)) + " ", c.values[i])));
-  }
-  legend.forEach((l, i) => put(c.values[i], l[2]));
+  setTimeout(() => put(button, word), 1500);
 }
 
 /* The table of checks. */
@@ -576,9 +752,9 @@ function drawChecks() {
   const text = l => [l.id, l.check.title, l.check.subject, l.check.severity, ...l.check.references, ...[...l.by.values()].map(c => c.status)].join(" ").toLowerCase();
   const lines = all.filter(l => (show === "all" || l[show]) && words.every(w => text(l).includes(w)));
   $("no-checks").hidden = lines.length > 0;
-  put($("no-checks"), words.length ? "No check matches. " + (show === "all" ? "" : "“All” shows the others.") : show === "todo" ? "Nothing to do." : "No check differs.");
+  put($("no-checks"), words.length ? `No check matches “${words.join(" ")}”. ` + (show === "all" ? "Empty the field to see all." : "“All” looks in the others, too.") : show === "todo" ? "Nothing to do." : "No check differs.");
   const [head, body] = [$("checks").tHead, $("checks").tBodies[0]];
-  swap(head, sides.map(s => s.name), () => h("tr", h("th", { scope: "col" }, "Check"), h("th.severity", { scope: "col" }, "Severity"), sides.map(s => h("th", { scope: "col" }, key(s), title(s)))));
+  swap(head, sides.map(s => s.name), () => h("tr", h("th", { scope: "col" }, "Check"), h("th.severity", { scope: "col" }, "Severity"), sides.map(s => h("th", { scope: "col", title: title(s) }, key(s), title(s)))));
   swap(body, [lines.map(l => l.id), reported(), [...open]], () => lines.flatMap(row));
 }
 
@@ -606,61 +782,82 @@ function row(l) {
       const c = l.by.get(s);
       return [h("dt", key(s), title(s)), h("dd", `${(verdicts[c.status] || ["", c.status])[1]}: ${[c.evidence, c.reason].filter(Boolean).join("; ")}`)];
     }), h("dt", "See"), h("dd", l.check.references.join(", "))),
-    snippets(l.example.fix, false)))];
+    snippets(l.example.fix)))];
 }
 
-/* Limits, store and process. */
+/* Contents, limits and use: a line for each figure, those that differ first of all. */
 
-function meter(used, of, s, show) {
-  if (of == null) return [used == null ? "?" : show(used) + ", ", "no limit"];
-  return [used == null ? "" : show(used) + " of ", show(of), used != null && h("span.meter", { "aria-hidden": "true" }, h("i.c" + s.i, { "--w": Math.min(1, used / of) }))];
-}
-
-const none = (n, word) => n == null ? "no limit" : whole(n) + (word || "");
+const names = c => [...new Set((c && c.paths || []).map(p => p.split("/").at(-1)))];
+const listed = (c, n) => n == null ? "?" : n ? whole(n) + (names(c).length ? ": " + names(c).join(" ") : "") : "none";
+const none = n => n == null ? "no limit" : whole(n);
 const list = (a, empty) => !a ? "?" : a.length ? a.join(" ") : empty;
+const of = (used, all, show) => (used == null ? "" : show(used) + " of ") + (all == null ? "no limit" : show(all));
 const facts = [
-  ["Memory", (f, l, s) => [...meter(l && l.process.memory_bytes, f.limits.memory_bytes, s, MiB), l && ` resident ${MiB(l.process.resident_bytes)}`]],
-  ["CPUs", (f, l) => (f.limits.cpus == null ? "no limit" : String(f.limits.cpus)) + (l && l.process.cpu_throttled_seconds > 0 ? `, throttled for ${span(l.process.cpu_throttled_seconds)}` : "")],
-  ["Processes", f => none(f.limits.pids)],
-  ["Open files", (f, l, s) => meter(l && l.process.open_files, f.limits.open_files_soft, s, whole)],
-  ["Store", (f, l, s) => l ? [...meter(l.store.bytes, l.store.capacity_bytes, s, n => n < 1e4 ? plural(n, "byte") : MiB(n)), ` ${plural(l.store.blobs, "blob")}`, l.store.full > 0 && `, ${plural(l.store.full, "upload")} refused for want of room`] : "?"],
-  ["Writable", f => list(f.writable_mounts, "nothing")],
+  ["Image size", f => MB(f.image.bytes)],
+  ["Base", f => f.image.distribution || "none"],
+  ["Files", f => whole(f.image.files)],
+  ["Executables", f => whole(f.image.executables)],
+  ["Packages", f => { const n = f.image.packages && f.image.packages.reduce((n, p) => n + (p.packages || 0), 0); return n == null ? "?" : n ? whole(n) : "none"; }],
+  ...[["Shells", "shells"], ["Package managers", "package_managers"], ["Network clients", "network_clients"], ["Setuid files", "setuid_files"]].map(([word, key]) => [word, f => listed(f.image[key], f.image[key] && f.image[key].count)]),
   ["User", f => `${f.process.uid ?? "?"}:${f.process.gid ?? "?"}`],
   ["Capabilities", f => list(f.process.bounding, "none")],
   ["No new privileges", f => f.process.no_new_privileges == null ? "?" : f.process.no_new_privileges ? "set" : "not set"],
   ["seccomp", f => f.process.seccomp || "?"],
   ["Sandbox", f => !f.sandbox || !f.sandbox.of ? "none" : `${f.sandbox.of}: ${list(f.sandbox.applied, "nothing")}` +
     (f.sandbox.refused.length ? `, refused ${f.sandbox.refused.map(r => r.part).join(" ")}` : "")],
-  ["Health probe", (f, l) => l && l.probes.total ? `${span(l.probes.sum_seconds / l.probes.total)} each, ${whole(l.probes.total)} answered` : "none yet"],
+  ["Writable", f => list(f.writable_mounts, "nothing")],
+  ["CPUs", f => f.limits.cpus == null ? "no limit" : String(f.limits.cpus)],
+  ["Processes", f => none(f.limits.pids)],
+  ["Memory, resident", (f, l) => MiB(l.process.resident_bytes)],
+  ["Memory of the container", (f, l) => of(l.process.memory_bytes, f.limits.memory_bytes, MiB)],
+  ["Throttled since the start", (f, l) => l.process.cpu_throttled_seconds == null ? "?" : span(l.process.cpu_throttled_seconds)],
+  ["Open files", (f, l) => of(l.process.open_files, f.limits.open_files_soft, whole)],
+  ["Store", (f, l) => `${of(l.store.bytes, l.store.capacity_bytes, n => n < 1e4 ? plural(n, "byte") : MiB(n))}, ${plural(l.store.blobs, "blob")}, ${plural(l.store.full, "upload")} refused as it was full`],
+  ["Health probe", (f, l) => l.probes.total ? `${span(l.probes.sum_seconds / l.probes.total)} each, ${whole(l.probes.total)} answered` : "none yet"],
   ["Start to ready", f => f.app ? span(f.app.start_seconds) : "?"],
-  ["Requests, without probes", (f, l) => l ? `${whole(l.requests.total)}, ${whole(l.requests.failed)} failed, ${whole(l.requests.rejected)} turned away` : "?"],
-  ["Base", f => f.image.distribution || "none"],
+  ["Requests since the start", (f, l) => `${whole(l.requests.total)}, ${whole(l.requests.failed)} failed, ${whole(l.requests.rejected)} refused, ${plural(l.requests.panics, "panic")}`],
 ];
 
 function drawLimits() {
-  swap($("limits").tHead, sides.map(s => s.name), () => h("tr", h("td", h("span.quiet", "Fact")), sides.map(s => h("th", { scope: "col" }, key(s), title(s)))));
-  const body = $("limits").tBodies[0];
-  facts.forEach(([label, of], i) => {
-    const line = body.rows[i] || body.appendChild(h("tr", h("th", { scope: "row" }, label)));
-    sides.forEach((s, j) => {
-      const cell = line.cells[j + 1] || line.appendChild(h("td"));
-      const content = s.report ? [of(s.report.facts, s.live, s)].flat() : [s.state === "down" ? "–" : "…"];
-      swap(cell, content.map(c => c instanceof Node ? c.firstChild.getAttribute("style") : c), () => content.filter(Boolean));
-    });
-  });
+  const known = sides.filter(s => s.report && s.live), alone = sides.length < 2;
+  $("same-label").hidden = alone;
+  const lines = facts.map(([word, get]) => [word, sides.map(s => known.includes(s) ? get(s.report.facts, s.live) : s.absent ? "no report: " + s.absent : "…")])
+    .filter(([, cells]) => alone || $("same").checked || new Set(cells).size > 1);
+  swap($("limits").tHead, sides.map(s => s.name), () => h("tr", h("th", { scope: "col" }, h("span.quiet", "Fact")), sides.map(s => h("th", { scope: "col", title: title(s) }, key(s), title(s)))));
+  swap($("limits").tBodies[0], lines, () => lines.map(([word, cells]) => h("tr", h("th", { scope: "row" }, word), cells.map(c => h("td", c)))));
 }
 
 /* Start. */
 
 $("filter").addEventListener("input", drawChecks);
-$("filter").addEventListener("submit", e => e.preventDefault());
-$("again").addEventListener("click", () => { asked = 0; reports().then(() => say("Audited")); });
+$("kinds").addEventListener("input", drawFixes);
+$("same").addEventListener("input", drawLimits);
+for (const id of ["filter", "kinds"]) $(id).addEventListener("submit", e => e.preventDefault());
+$("copy-all").addEventListener("click", e => {
+  const all = [...document.querySelectorAll("#fixes pre")].map(p => p.textContent);
+  copy(e.currentTarget, [...new Set(all)].join("\n"), $("fixes"));
+});
+$("at").addEventListener("input", e => look(e.target.value === "0" ? null : now() + Number(e.target.value)));
+$("at").addEventListener("keydown", e => { if (e.key === "Escape") look(null); });
+$("again").addEventListener("click", () => { asked = 1; reports().then(() => say("Audited")); });
+new ResizeObserver(draw).observe($("charts"));
+document.addEventListener("visibilitychange", draw);
+
+// A link carries no token, so with one the answer is fetched and shown here.
+document.querySelector("footer").addEventListener("click", async e => {
+  const a = e.target.closest("a");
+  if (!a || !sessionStorage.getItem(KEY)) return;
+  e.preventDefault();
+  put($("raw-title"), a.textContent);
+  put($("raw-text"), await ask(a.getAttribute("href")).then(r => r.text()).catch(e => String(e)));
+  $("raw").showModal();
+});
+$("raw-close").addEventListener("click", () => $("raw").close());
 $("token-form").addEventListener("submit", e => {
   e.preventDefault();
   sessionStorage.setItem(KEY, $("token-field").value);
   $("token-field").value = "";
   $("token").hidden = true;
-  $("content").hidden = false;
   link = "loading";
   status("Connecting…");
   watch();

@@ -1,6 +1,7 @@
 package compare
 
 import (
+	"encoding/json"
 	"math"
 	"time"
 
@@ -22,8 +23,12 @@ type Live struct {
 	Commit  string    `json:"commit"`
 	Go      string    `json:"go"`
 
-	State         string  `json:"state"` // starting, ready, disabled or draining; of a command also restarting, failing or given up
+	State         string  `json:"state"`         // starting, ready, disabled or draining; of a command also restarting, failing or given up
+	StateSeconds  float64 `json:"state_seconds"` // for how long it has been that; the process looks once a second
 	UptimeSeconds float64 `json:"uptime_seconds"`
+
+	Recent  *Recent  `json:"recent,omitempty"`  // absent in the first second
+	History *History `json:"history,omitempty"` // the last rows, or all that are kept where that was asked for
 
 	Requests    Requests  `json:"requests"`
 	Latency     Histogram `json:"latency"`
@@ -43,7 +48,40 @@ type Command struct {
 	Up            bool    `json:"up"`
 	Generation    int     `json:"generation"`     // how many starts there were
 	UptimeSeconds float64 `json:"uptime_seconds"` // 0 if it is not up
+	Restarts      float64 `json:"restarts"`
+	Reloads       float64 `json:"reloads"`
 	Last          string  `json:"last,omitempty"` // how the last one to end has ended: "exit 1", or the name of a signal
+}
+
+// Recent is about the last seconds.
+type Recent struct {
+	Seconds   float64 `json:"seconds"` // 10, and fewer at the start
+	Requests  float64 `json:"requests"`
+	Failed    float64 `json:"failed"`     // of these, answered with a status from 500 on
+	Rejected  float64 `json:"rejected"`   // of these, turned away before their handler
+	StoreFull float64 `json:"store_full"` // uploads that were refused for want of room
+}
+
+// HistoryColumns are the numbers of a row: its time in Unix seconds; requests a second by
+// class; for three quantiles of the last 10 s the number of the bucket of Live.Latency that
+// they are in; requests turned away a second; processors in use; seconds of throttling a
+// second, of all threads; bytes charged to the cgroup; requests and connections at that
+// moment. What is not known is -1.
+var HistoryColumns = []string{
+	"time", "2xx", "3xx", "4xx", "5xx", "p50", "p90", "p99", "rejected", "cpu", "throttled", "memory", "in_flight", "connections",
+}
+
+// History is what happened in the last ten minutes, a row a second.
+type History struct {
+	Columns []string        `json:"columns"`
+	Rows    json.RawMessage `json:"rows"` // an array of arrays of numbers
+	Marks   []Mark          `json:"marks"`
+}
+
+// Mark is something that happened at one moment.
+type Mark struct {
+	Time float64 `json:"time"` // Unix, in seconds
+	What string  `json:"what"` // "started", the state that it changed to, or a sentence
 }
 
 // Requests counts requests.
@@ -97,8 +135,12 @@ type Store struct {
 
 // Drain is how the app listener's drain went.
 type Drain struct {
-	Seconds *float64 `json:"seconds,omitempty"` // absent before its end
-	Cut     float64  `json:"cut"`               // connections
+	DeadlineSeconds float64  `json:"deadline_seconds"`    // for how long a drain may take
+	Seconds         *float64 `json:"seconds,omitempty"`   // absent before its end
+	Cut             float64  `json:"cut"`                 // connections
+	Requests        float64  `json:"requests"`            // that were cut
+	Late            float64  `json:"late"`                // connections closed while a request was on its way
+	Unchecked       string   `json:"unchecked,omitempty"` // why it is not certain that nothing else was lost
 }
 
 // Quantile returns an upper bound, in seconds, of the duration below which the
