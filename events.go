@@ -112,7 +112,9 @@ func (e *events) refresh(last bool) (live, frame []byte) {
 		}
 	}
 	facts.Drain.DeadlineSeconds = e.deadline.Seconds()
-	if r := e.health.drained.Load(); r != nil {
+	if d := e.health.drained.Load(); d != nil {
+		r := d.report
+		facts.Drain.Failed = float64(d.failures)
 		facts.Drain.Requests, facts.Drain.Late = float64(r.Requests), float64(r.Late)
 		if r.Lossy != nil {
 			facts.Drain.Unchecked = probe.OneLine(r.Lossy.Error())

@@ -47,11 +47,17 @@ type health struct {
 	readyIn atomic.Int64 // nanoseconds from started to ready
 	closed  atomic.Bool  // by hand, through /readyz/disable
 	program *command     // that is supervised, or nil
-	drained atomic.Pointer[drain.Report]
+	drained atomic.Pointer[drained]
 
 	// What the probes of /health were, in nanoseconds where it is a time; the last
 	// is counted from started.
 	seen, failed, last, spent, longest atomic.Int64
+}
+
+// drained is how the app listener's drain has gone.
+type drained struct {
+	report   drain.Report
+	failures int64 // requests that an upstream has failed meanwhile
 }
 
 func newHealth(started time.Time) *health { return &health{started: started} }

@@ -108,7 +108,7 @@ func serve(stop *stopper, args []string, cfg Config, vars []variable, environ []
 	auditor := newAuditor(system, h.app, confined, reg, m, log)
 	live := newEvents(reg, h, m, cfg, system.Meter().Read)
 	auditor.changed = func(what string) { live.past.mark(time.Now(), what) }
-	stop.drained = func(report drain.Report) { h.drained.Store(&report) }
+	stop.drained = func(report drain.Report, failures int64) { h.drained.Store(&drained{report, failures}) }
 
 	var program *command
 	var to backend

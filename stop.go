@@ -29,8 +29,8 @@ type stopper struct {
 	report   drain.Report // of the app server; complete when the group has ended
 	deadline time.Time    // of its requests; set before the command's stop begins, zero without an app server
 	failures atomic.Int64 // requests that an upstream has failed since the stop has begun
-	// drained, if it is set, is told the report at once.
-	drained func(drain.Report)
+	// drained, if it is set, is told the report at once, and the failures so far.
+	drained func(report drain.Report, failures int64)
 
 	// With a command every signal is read, and others takes those that do not stop.
 	others func(syscall.Signal) (taken bool)
@@ -179,7 +179,7 @@ func (st *stopper) serverActor(s *server, times drainTimes) (execute func() erro
 		if s.name == "app" {
 			st.report, st.deadline = report, deadline
 			if st.drained != nil {
-				st.drained(report)
+				st.drained(report, st.failures.Load())
 			}
 		}
 	}

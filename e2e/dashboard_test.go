@@ -170,13 +170,15 @@ func TestDashboardShowsBothVariantsLive(t *testing.T) {
 			continue
 		}
 		p.scheme(scheme)
-		p.run(p.sized(look.width, look.height))
+		p.run(p.sized(look.width, look.height), chromedp.Evaluate("scrollTo(0, 0)", nil))
 		time.Sleep(1500 * time.Millisecond) // a frame, so that charts fit
 		if over := value[int](p, "document.documentElement.scrollWidth - innerWidth"); over > 0 {
 			t.Errorf("at %d pixels the page is %d too wide", look.width, over)
 		}
 		p.picture(look.scheme)
 	}
+	stopAlpine() // pictures take longer than a load lasts
+	stopAlpine = alpine.load(t, "/delay/5ms")
 	p.run(p.sized(1440, 900))
 	stopScratch()
 
@@ -199,7 +201,7 @@ func TestDashboardShowsBothVariantsLive(t *testing.T) {
 	if os.Getenv(screenshots) != "" {
 		time.Sleep(5 * time.Second)
 		p.scheme("light")
-		p.run(p.sized(1440, 1150))
+		p.run(p.sized(1440, 1150), chromedp.Evaluate("scrollTo(0, 0)", nil))
 		time.Sleep(1500 * time.Millisecond)
 		p.picture("failing")
 	}

@@ -335,6 +335,7 @@ function drawAll() {
 function lossOf(d) {
   if (d.seconds == null) return "Stopped";
   if (d.requests > 0) return `Stopped, ${plural(d.requests, "request")} cut after ${span(d.seconds)}`;
+  if (d.failed > 0) return `Stopped, ${plural(d.failed, "request")} failed by the program`;
   if (d.late > 0) return `Stopped, ${plural(d.late, "request")} came too late for an answer`;
   if (d.unchecked) return "Stopped, nothing seen was lost; not checked: " + d.unchecked;
   return "Stopped cleanly, 0 lost";
@@ -598,6 +599,7 @@ function drawChart(c, f, a) {
       };
       rows.forEach((r, j) => {
         if (r[field] < 0) return last = -Infinity;
+        if (c.stack && !(r[field] > 0 || rows[j - 1]?.[field] > 0 || rows[j + 1]?.[field] > 0)) return close(); // no edge of nothing
         const px = x(r[TIME]).toFixed(1), py = y(value(j)).toFixed(1);
         if (r[TIME] - last > 3) {
           close();

@@ -139,6 +139,7 @@ type Drain struct {
 	Seconds         *float64 `json:"seconds,omitempty"`   // absent before its end
 	Cut             float64  `json:"cut"`                 // connections
 	Requests        float64  `json:"requests"`            // that were cut
+	Failed          float64  `json:"failed"`              // requests that an upstream has failed meanwhile
 	Late            float64  `json:"late"`                // connections closed while a request was on its way
 	Unchecked       string   `json:"unchecked,omitempty"` // why it is not certain that nothing else was lost
 }
