@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	_ "embed"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -290,10 +291,19 @@ func TestDashboardShowsWhatWasBefore(t *testing.T) {
 	c := start(t, "scratch", append([]string{"-e", "IMAGELAB_FAULTS=true"}, hardened...)...)
 	stop := c.load(t, "/status/503")
 	eventually(t, "failures in the history", func() bool {
-		_, body := fetch(t, "GET", c.ops+"/snapshot", "")
-		return strings.Contains(body, `"requests":{"total":`) && !strings.Contains(body, `"failed":0`)
+		_, body := fetch(t, "GET", c.ops+"/snapshot?history=1", "")
+		var live struct{ History struct{ Rows [][]float64 } }
+		if err := json.Unmarshal([]byte(body), &live); err != nil {
+			t.Fatalf("GET /snapshot = %q: %v", body, err)
+		}
+		failing := 0
+		for _, r := range live.History.Rows {
+			if r[4] > 0 { // 5xx
+				failing++
+			}
+		}
+		return failing >= 3
 	})
-	time.Sleep(3 * time.Second) // rows of the history, a second each
 	stop()
 	p := openPage(t, c.ops+"/", 1024)
 	p.awaitText(card("scratch"), "ready")
