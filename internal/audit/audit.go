@@ -624,13 +624,14 @@ var checks = []Check{
 	},
 	{
 		ID: "secrets-in-env", Title: "No secret in the environment", Subject: Secrets, Severity: Medium,
-		Why: "The environment is shown by docker inspect, inherited by every child, and ends up in crash reports and logs.",
+		Why: "The environment is shown by docker inspect, inherited by every child, and ends up in crash reports and logs. " +
+			"So do arguments, and ps shows them to everybody.",
 		Fix: Fix{
 			Docker:     `-v ./VARIABLE.txt:/run/secrets/VARIABLE:ro -e VARIABLE_FILE=/run/secrets/VARIABLE  # instead of -e VARIABLE=…`,
 			Compose:    "environment: {VARIABLE_FILE: /run/secrets/VARIABLE}  # instead of VARIABLE; the program has to read the file\nsecrets: [VARIABLE]  # at the top level: secrets: {VARIABLE: {file: ./VARIABLE.txt}}",
 			Kubernetes: `volumes: [{name: NAME, secret: {secretName: NAME}}]  # mounted as a file, instead of env: VARIABLE`,
 		},
-		References: []string{"CIS Docker Benchmark 4.10", "proc_pid_environ(5)"},
+		References: []string{"CIS Docker Benchmark 4.10", "proc_pid_environ(5)", "proc_pid_cmdline(5)"},
 		run:        secretsInEnv,
 	},
 	{

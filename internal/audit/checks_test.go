@@ -635,6 +635,11 @@ var checkCases = []checkCase{
 	{check: "secrets-in-env", name: "none", want: Pass},
 	{check: "secrets-in-env", name: "a password", edit: func(f *fixture) { f.sys.Environ = append(f.sys.Environ, "DB_PASSWORD=hunter2") }, want: Fail, says: "DB_PASSWORD"},
 	{check: "secrets-in-env", name: "exported by the entrypoint", edit: func(f *fixture) { f.write("proc/1/environ", "A=b\x00API_KEY=sk-12ab\x00") }, want: Fail, says: "API_KEY"},
+	{check: "secrets-in-env", name: "a password among the arguments", edit: func(f *fixture) { f.write("proc/1/cmdline", "/bin/server\x00--db-password\x00hunter2\x00") }, want: Fail, says: "server --db-password"},
+	{check: "secrets-in-env", name: "the arguments of the auditor as PID 1", edit: func(f *fixture) {
+		f.sys.PID = 1
+		f.write("proc/1/cmdline", "/imagelab\x00--\x00redis-server\x00--requirepass=hunter2\x00")
+	}, want: Fail, says: "imagelab --requirepass"},
 	{check: "secrets-in-env", name: "public by contract", edit: func(f *fixture) {
 		f.sys.Environ = append(f.sys.Environ, "LAB_TOKEN=abc")
 		f.sys.PublicEnv = []string{"LAB_TOKEN"}
@@ -1378,5 +1383,34 @@ func TestResolveStaysInside(t *testing.T) {
 	}
 	if _, _, err := resolve(f.sys.FS, "/none"); !isAbsent(err) {
 		t.Errorf("resolve(/none) = %v, want %v", err, fs.ErrNotExist)
+	}
+}
+
+func TestSecretArguments(t *testing.T) {
+	t.Parallel()
+	token := "ghp_" + strings.Repeat("a1B2", 9)
+	for line, want := range map[string]string{
+		"":                                       "[]",
+		"--port 8000 --workers 2":                "[]",
+		"--password hunter2":                     "[--password]",
+		"--password=hunter2 --password=again":    "[--password]",
+		"-password hunter2 x":                    "[-password]",
+		"--db-pass=hunter2 --api_key abc":        "[--db-pass --api_key]",
+		"--password-file /run/secrets/password":  "[]",
+		"--password=/run/secrets/password":       "[]",
+		"--token-ttl 5m --require-password true": "[]",
+		"--password --verbose":                   "[]",
+		"--password":                             "[]",
+		"run https://me:hunter2@example.com/":    "[argument 2]",
+		"--url https://me:hunter2@example.com/":  "[--url]",
+		"--url https://me@example.com/":          "[]",
+		token:                                    "[argument 1]",
+		"--use " + token + " " + token:           "[--use argument 3]",
+		"DB_PASSWORD=hunter2 ./server":           "[argument 1]",
+		"-c exec":                                "[]",
+	} {
+		if got := fmt.Sprint(secretArguments(strings.Fields(line))); got != want {
+			t.Errorf("%q: %s, want %s", line, got, want)
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 func secretsInFiles(c *container) verdict {
@@ -260,7 +261,8 @@ func hasPrivateKey(data []byte) bool {
 
 // secretsInEnv looks at the auditor's own environment, which docker exec fills
 // as it does the container's, and at PID 1's, which has what an entrypoint
-// exported.
+// exported; and at the arguments of PID 1 and what it has started, which everybody
+// may read who may read /proc.
 func secretsInEnv(c *container) verdict {
 	found := secretNames(c.sys.Environ, c.sys.PublicEnv)
 	v := verdict{}
@@ -279,12 +281,62 @@ func secretsInEnv(c *container) verdict {
 	}
 	slices.Sort(found)
 	found = slices.Compact(found)
-	if len(found) == 0 {
+	passed := c.secretArguments()
+	if len(found)+len(passed) == 0 {
 		v.status, v.evidence = Pass, "none among "+evidence
 		return v
 	}
-	v.status, v.evidence = Fail, "by name or form, the value is not shown: "+strings.Join(firstFew(found), ", ")
+	v.status, v.evidence = Fail, "by name or form, the value is not shown: "+strings.Join(firstFew(slices.Concat(found, passed)), ", ")
 	return v.at(found...)
+}
+
+// secretArguments returns which arguments of the container's first process, and of those below
+// it, hold a secret, such as "redis-server --requirepass".
+func (c *container) secretArguments() (found []string) {
+	if c.hostPID || c.first == 0 {
+		return nil
+	}
+	seen := map[int]bool{}
+	for todo := []int{c.first}; len(todo) > 0; todo = todo[1:] {
+		pid := todo[0]
+		if seen[pid] {
+			continue
+		}
+		seen[pid] = true
+		todo = append(todo, c.children(pid)...)
+		if argv := c.commandLine(pid); len(argv) > 1 {
+			for _, name := range secretArguments(argv[1:]) {
+				found = append(found, c.programName(pid)+" "+name)
+			}
+		}
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+// secretArguments names the arguments that hold a secret: a flag by its name, anything else by
+// its number. The value of a flag is behind "=" or is the next argument.
+func secretArguments(args []string) (found []string) {
+	for i, arg := range args {
+		flag, value, ok := strings.Cut(arg, "=")
+		switch {
+		case strings.HasPrefix(arg, "-") && !ok && i+1 < len(args) && !strings.HasPrefix(args[i+1], "-"):
+			value = args[i+1]
+		case !ok:
+			flag, value = "", arg
+		}
+		if !isSecret(strings.TrimLeft(flag, "-"), value) {
+			continue
+		}
+		if !strings.HasPrefix(flag, "-") || strings.ContainsFunc(flag, unicode.IsSpace) {
+			flag = fmt.Sprintf("argument %d", i+1)
+		}
+		// What a flag has taken for its value is no argument of its own.
+		if !slices.Contains(found, flag) && !(i > 0 && len(found) > 0 && found[len(found)-1] == args[i-1]) {
+			found = append(found, flag)
+		}
+	}
+	return found
 }
 
 // withEnvironment returns the processes whose environment is the container's: the
@@ -377,7 +429,7 @@ var (
 	secretWords = []string{
 		"PASSWORD", "PASSWD", "PASSPHRASE", "PASS", "PWD", "PW", "SECRET", "SECRETS", "TOKEN", "APIKEY",
 		"CREDENTIAL", "CREDENTIALS", "PASSWORDS", "TOKENS", "SECRETKEY", "ACCESSKEY", "PRIVATEKEY", "AUTHTOKEN",
-		"PGPASSWORD", "ACCESSTOKEN", "CLIENTSECRET", "PAT",
+		"PGPASSWORD", "ACCESSTOKEN", "CLIENTSECRET", "PAT", "REQUIREPASS", "MASTERAUTH",
 	}
 	// keyOwners are the words after which KEY is a secret.
 	keyOwners = []string{
