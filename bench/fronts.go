@@ -158,6 +158,52 @@ func (b *bench) frontRound() error {
 			return err
 		}
 	}
+	return b.frontOfGunicorn()
+}
+
+const gunicornNote = "The upstream is the Flask app of examples/gunicorn behind gunicorn with two processes of eight threads."
+
+// frontOfGunicorn measures each front before a server that is slower than any of them, and closes
+// connections as it likes.
+func (b *bench) frontOfGunicorn() error {
+	up, err := b.start(&subject{
+		name: noFront, path: "/health", everywhere: true,
+		command: []string{"gunicorn", "--chdir", filepath.Join(b.root, "examples/gunicorn"), "--worker-tmp-dir", "/dev/shm",
+			"--workers", "2", "--threads", "8", "--bind", "{host}:{port}", "app:app"},
+		env: []string{"PATH=" + os.Getenv("PATH"), "PYTHONDONTWRITEBYTECODE=1"},
+	})
+	if err != nil {
+		return err
+	}
+	defer up.stop()
+	fronts, err := b.fronts(up)
+	if err != nil {
+		return err
+	}
+	measure := func(in *instance) error {
+		f, err := b.saturateFrom("", in.url, 32, b.seconds/2)
+		if err == nil {
+			b.add("front-gunicorn-rps", in.name, f.rate())
+		}
+		return err
+	}
+	if err := measure(up); err != nil {
+		return err
+	}
+	for _, s := range fronts {
+		in, err := b.start(s)
+		if err != nil {
+			return err
+		}
+		err = measure(in)
+		in.stop()
+		if err != nil {
+			return err
+		}
+		if err := b.addLost("front-gunicorn-lost", s, b.stopUnderLoad); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -56,6 +56,8 @@ var describe = []row{
 	{ID: "front-rss-idle", Section: "Front", Title: "resident memory of a front, idle", Unit: "bytes", Floor: "imagelab", Note: "Of all its processes."},
 	{ID: "front-rss-after-load", Section: "Front", Title: "resident memory of a front after load", Unit: "bytes", Floor: "imagelab", Note: "Of all its processes."},
 	{ID: "front-lost", Section: "Front", Title: "requests lost when a front is stopped", Note: frontLostNote},
+	{ID: "front-gunicorn-rps", Section: "Front", Title: "requests a second through a front of gunicorn", Unit: "requests/s", More: true, Floor: noFront, Note: "32 connections. " + gunicornNote},
+	{ID: "front-gunicorn-lost", Section: "Front", Title: "requests lost when a front of gunicorn is stopped", Note: gunicornNote + " Signals and clients are those of the row before."},
 	{ID: "sandbox-exec-to-200", Section: "Sandbox", Title: "exec to the first 200, with the sandbox and without", Unit: "seconds", Floor: notConfined},
 	{ID: "sandbox-rps", Section: "Sandbox", Title: "requests a second at saturation, with the sandbox and without", Unit: "requests/s", More: true, Floor: notConfined, Note: "32 connections."},
 	{ID: "init-exec-to-200", Section: "PID 1", Title: "exec to the first 200, of the server and its init", Unit: "seconds", Floor: "imagelab"},

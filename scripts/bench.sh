@@ -10,7 +10,7 @@ caddy=v2.11.0
 
 need_go
 need_docker
-for pair in wrk:wrk curl:curl busybox:busybox-static taskset:util-linux tini:tini dumb-init:dumb-init haproxy:haproxy nginx:nginx-light python3:python3-flask; do
+for pair in wrk:wrk curl:curl busybox:busybox-static taskset:util-linux tini:tini dumb-init:dumb-init haproxy:haproxy nginx:nginx-light python3:python3-flask gunicorn:gunicorn; do
 	need "${pair%%:*}" "apt-get install ${pair#*:}"
 done
 /usr/bin/python3 -c 'import flask' 2>/dev/null || die "Flask is missing: apt-get install python3-flask"
