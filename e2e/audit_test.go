@@ -168,6 +168,7 @@ func TestEachFlagFlipsItsChecks(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	unconfined := []string{"-e", "IMAGELAB_SANDBOX=off"}
 	postures := []posture{
 		{name: "writable root", replace: map[string][]string{"root": nil}, want: map[string]string{"rootfs-read-only": fails}},
 		{name: "root", replace: map[string][]string{"user": {"--user", "0:0"}}, want: map[string]string{"run-as-non-root": fails, "non-root-group": fails, "tmpfs-options": warns}},
@@ -179,12 +180,13 @@ func TestEachFlagFlipsItsChecks(t *testing.T) {
 		{name: "SYS_PTRACE", options: []string{"--cap-add", "SYS_PTRACE"}, want: map[string]string{"capabilities-dropped": fails, "capabilities-added": fails}},
 		{name: "SYS_ADMIN", options: []string{"--cap-add", "SYS_ADMIN"}, want: map[string]string{
 			"capabilities-dropped": fails, "capabilities-added": fails, "rootfs-read-only": warns}},
-		{name: "privileged", replace: map[string][]string{"caps": nil}, options: []string{"--privileged"}, want: map[string]string{
+		// The server's own filter and its no_new_privs are another test's: these are about the flags.
+		{name: "privileged", replace: map[string][]string{"caps": nil}, options: append([]string{"--privileged"}, unconfined...), want: map[string]string{
 			"capabilities-dropped": fails, "capabilities-added": fails, "not-privileged": fails, "seccomp-filter": fails,
 			"rootfs-read-only": warns, "proc-paths-masked": fails, "sysfs-read-only": fails, "device-nodes": fails}},
-		{name: "no seccomp", options: []string{"--security-opt", "seccomp=unconfined"}, want: map[string]string{"seccomp-filter": fails}},
+		{name: "no seccomp", options: append([]string{"--security-opt", "seccomp=unconfined"}, unconfined...), want: map[string]string{"seccomp-filter": fails}},
 		{name: "a seccomp profile that allows everything", options: []string{"--security-opt", "seccomp=" + allowAll}, want: map[string]string{"seccomp-filter": warns}},
-		{name: "new privileges", replace: map[string][]string{"nnp": nil}, want: map[string]string{"no-new-privileges": fails}},
+		{name: "new privileges", replace: map[string][]string{"nnp": nil}, options: unconfined, want: map[string]string{"no-new-privileges": fails}},
 		{name: "pid namespace of the host", options: []string{"--pid", "host"}, want: map[string]string{
 			"pid-namespace": fails, "pid1-sigterm": noQuestion, "pid1-not-shell": noQuestion, "zombie-reaping": noQuestion,
 			"sshd-absent": noQuestion, "exec-not-elevated": noQuestion, "app-binary-immutable": noQuestion}},

@@ -63,7 +63,7 @@ func TestMemoryIsTheContainers(t *testing.T) {
 
 func TestThrottlingIsCounted(t *testing.T) {
 	t.Parallel()
-	c := start(t, "scratch", append([]string{"--cpus", "0.05"}, hardened...)...)
+	c := start(t, "scratch", append([]string{"--cpus", "0.2"}, hardened...)...)
 	stop := c.load(t, "/")
 	defer stop()
 	eventually(t, "throttled periods and seconds", func() bool {
