@@ -129,7 +129,7 @@ func TestStopOfACommandWithoutAFrontClaimsNothing(t *testing.T) {
 	in := startCommand(t, []string{"sleep", "1000"})
 	in.signal(t, syscall.SIGTERM)
 	in.wait(t)
-	if in.log.find("stopped, requests of the command are its own business") == nil || strings.Contains(in.log.String(), "no request was lost") {
+	if in.log.find("stopped, what the command served was not seen") == nil || strings.Contains(in.log.String(), "no request was lost") {
 		t.Errorf("the log says:\n%s", in.log)
 	}
 }

@@ -55,8 +55,8 @@ const (
 	maxAsking = 8
 )
 
-// newEvents makes them for cfg. The history samples usage, what
-// the kernel counts for the cgroup.
+// newEvents makes them for cfg. The history samples usage, what the kernel counts for the
+// cgroup.
 func newEvents(reg prometheus.Gatherer, h *health, m *metrics, cfg Config, usage func() (memory, throttledSeconds float64)) *events {
 	peers := cfg.Peers.all
 	e := &events{
@@ -143,7 +143,8 @@ func (e *events) whole(live []byte) []byte {
 	return all
 }
 
-// serveSnapshot answers GET /snapshot with the live facts of this process alone; ?history=1 is with all of the history.
+// serveSnapshot answers GET /snapshot with the live facts of this process alone; ?history=1
+// is with all of the history.
 func (e *events) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if !wantsBody(w, r, jsonType[0]) {
@@ -158,7 +159,8 @@ func (e *events) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 
 // serveEvents answers GET /events with server-sent events (html.spec.whatwg.org,
 // 9.2): one named history at first, with the live facts and the last ten minutes; one
-// without a name each second, and one named end before the server ends its streams. HEAD takes no viewer's place.
+// without a name each second, and one named end before the server ends its streams. HEAD
+// takes no viewer's place.
 func (e *events) serveEvents(w http.ResponseWriter, r *http.Request) {
 	full := e.viewers.Load() >= maxViewers
 	if r.Method != http.MethodHead {
@@ -189,8 +191,8 @@ func (e *events) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if err != nil || !emit(false) || http.NewResponseController(w).Flush() != nil {
 		return
 	}
-	// From then on soon after each full second, so that the process wakes once for all of them, and the history has its
-	// new row.
+	// From then on soon after each full second, so that the process wakes once for all of
+	// them, and the history has its new row.
 	wait := time.NewTimer(time.Until(time.Now().Truncate(e.interval).Add(e.interval + e.interval/50)))
 	defer wait.Stop()
 	select {

@@ -60,6 +60,11 @@ type drained struct {
 	failures int64 // requests that an upstream has failed meanwhile
 }
 
+// noteDrain keeps it for whoever looks.
+func (h *health) noteDrain(report drain.Report, failures int64) {
+	h.drained.Store(&drained{report, failures})
+}
+
 func newHealth(started time.Time) *health { return &health{started: started} }
 
 func (h *health) set(s state) {

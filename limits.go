@@ -45,7 +45,8 @@ const (
 
 // share derives the caps that are left open: maxConns connections and maxInFlight requests
 // are as configured, or 0. There are files descriptors, and heap bytes for connections, each
-// of which is reckoned at cost; 0 is any number. fits is how many connections there would be descriptors for.
+// of which is reckoned at cost; 0 is any number. fits is how many connections there would
+// be descriptors for.
 func share(maxConns, maxInFlight int, heap, cost, files uint64) (lim limits, fits int) {
 	room := maxAutoConns
 	if heap > 0 {

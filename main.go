@@ -16,7 +16,6 @@ import (
 	actors "github.com/oklog/run"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"imagelab/drain"
 	"imagelab/internal/early"
 )
 
@@ -108,7 +107,7 @@ func serve(stop *stopper, args []string, cfg Config, vars []variable, environ []
 	auditor := newAuditor(system, h.app, confined, reg, m, log)
 	live := newEvents(reg, h, m, cfg, system.Meter().Read)
 	auditor.changed = func(what string) { live.past.mark(time.Now(), what) }
-	stop.drained = func(report drain.Report, failures int64) { h.drained.Store(&drained{report, failures}) }
+	stop.drained = h.noteDrain
 
 	var program *command
 	var to backend

@@ -211,7 +211,7 @@ func (st *stopper) exitCode(err error, log *slog.Logger) (exit int) {
 	failed := st.failures.Load()
 	served := "no request was lost"
 	if st.deadline.IsZero() { // the command has its own listeners, if any
-		served = "requests of the command are its own business"
+		served = "what the command served was not seen"
 	}
 	var second signalError
 	switch {

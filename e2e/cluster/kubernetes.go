@@ -72,8 +72,11 @@ func pods(ctx context.Context) ([]pod, error) {
 func settled(ctx context.Context, n int, image string) error {
 	return await(ctx, fmt.Sprintf("%d ready pods of %s", n, image), func() (bool, error) {
 		all, err := pods(ctx)
-		if err != nil || len(all) != n {
-			return false, fmt.Errorf("%d pods, %w", len(all), err)
+		if err != nil {
+			return false, err
+		}
+		if len(all) != n {
+			return false, fmt.Errorf("%d pods", len(all))
 		}
 		for _, p := range all {
 			if !p.ready() || p.image() != image || p.Metadata.DeletionTimestamp != "" {

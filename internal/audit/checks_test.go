@@ -1406,8 +1406,10 @@ func TestSecretArguments(t *testing.T) {
 		"--url https://me@example.com/":          "[]",
 		token:                                    "[argument 1]",
 		"--use " + token + " " + token:           "[--use argument 3]",
-		"DB_PASSWORD=hunter2 ./server":           "[argument 1]",
-		"-c exec":                                "[]",
+		"-c password_encryption=scram-sha-256 --password-authentication no --pass-through all": "[]",
+		"--password hunter2 --password again --api-key abc":                                    "[--password --api-key]",
+		"DB_PASSWORD=hunter2 ./server":                                                         "[argument 1]",
+		"-c exec":                                                                              "[]",
 	} {
 		if got := fmt.Sprint(secretArguments(strings.Fields(line))); got != want {
 			t.Errorf("%q: %s, want %s", line, got, want)

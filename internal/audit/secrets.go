@@ -317,23 +317,27 @@ func (c *container) secretArguments() (found []string) {
 // secretArguments names the arguments that hold a secret: a flag by its name, anything else by
 // its number. The value of a flag is behind "=" or is the next argument.
 func secretArguments(args []string) (found []string) {
-	for i, arg := range args {
-		flag, value, ok := strings.Cut(arg, "=")
+	for i := 0; i < len(args); i++ {
+		number, isFlag := i+1, strings.HasPrefix(args[i], "-")
+		name, value, ok := strings.Cut(args[i], "=")
+		isNext := !ok && isFlag && number < len(args) && !strings.HasPrefix(args[number], "-")
 		switch {
-		case strings.HasPrefix(arg, "-") && !ok && i+1 < len(args) && !strings.HasPrefix(args[i+1], "-"):
-			value = args[i+1]
+		case isNext:
+			value = args[number]
 		case !ok:
-			flag, value = "", arg
+			name, value = "", args[i]
 		}
-		if !isSecret(strings.TrimLeft(flag, "-"), value) {
+		if !isSecret(strings.TrimLeft(name, "-"), value) {
 			continue
 		}
-		if !strings.HasPrefix(flag, "-") || strings.ContainsFunc(flag, unicode.IsSpace) {
-			flag = fmt.Sprintf("argument %d", i+1)
+		if !isFlag || name == "" || strings.ContainsFunc(name, unicode.IsSpace) {
+			name = fmt.Sprintf("argument %d", number)
 		}
-		// What a flag has taken for its value is no argument of its own.
-		if !slices.Contains(found, flag) && !(i > 0 && len(found) > 0 && found[len(found)-1] == args[i-1]) {
-			found = append(found, flag)
+		if isNext {
+			i++ // it is told with its flag
+		}
+		if !slices.Contains(found, name) {
+			found = append(found, name)
 		}
 	}
 	return found
@@ -444,7 +448,7 @@ var (
 		"ENABLED", "REQUIRED", "ENDPOINT", "HOST", "PORT", "HEADER", "ALGORITHM", "ALG", "MODE", "MIN", "MAX",
 		"AUDIENCE", "REGION", "VERSION", "FORMAT", "PREFIX", "MANAGER", "STORE", "ROTATION", "ID", "INTERVAL",
 		"METHOD", "SCOPE", "SCOPES", "FIELD", "LOCATION", "DAYS", "HOURS", "SECONDS", "MINUTES", "CLASS",
-		"PARALLELISM", "ARN", "KEYID",
+		"PARALLELISM", "ARN", "KEYID", "ENCRYPTION", "AUTHENTICATION", "THROUGH",
 	}
 )
 

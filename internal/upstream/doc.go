@@ -32,7 +32,8 @@
 // # Which connections are used again
 //
 // One whose request was sent and whose answer was read to its end, of HTTP/1.1 and without
-// Connection: close, with nothing behind it, and for at most Options.Idle. Before it is used
+// Connection: close, with nothing behind it, and for at most Options.Idle; but for no request
+// that is sent once (Request.Once), which has a connection of its own. Before it is used
 // the kernel is asked whether the server has closed it or sent something meanwhile. What is
 // left is the server that closes it at the very moment: Error.Reused, and the table of
 // docs/front.md.
