@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -75,7 +76,7 @@ func (b *logBuffer) find(msg string, keyValue ...string) map[string]any {
 		if json.Unmarshal(lines.Bytes(), &record) != nil || record["msg"] != msg {
 			continue
 		}
-		if len(keyValue) == 2 && record[keyValue[0]] != keyValue[1] {
+		if len(keyValue) == 2 && fmt.Sprint(record[keyValue[0]]) != keyValue[1] {
 			continue
 		}
 		return record

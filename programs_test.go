@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -63,7 +64,8 @@ def hello():
     return "hello\n"
 `
 
-// A stop and a reload lose no request, whatever the program does with its signal.
+// A stop and a reload lose no request, whatever the program does with its signal. A crash loses
+// no more than what the program was serving, which is one request for each client.
 func TestProgramsLoseNoRequest(t *testing.T) {
 	times := 2
 	if *soak {
@@ -84,15 +86,15 @@ func TestProgramsLoseNoRequest(t *testing.T) {
 			for _, word := range program.command {
 				command = append(command, strings.ReplaceAll(word, "{dir}", dir))
 			}
-			start := func() *instance {
-				in := startCommand(t, command, "IMAGELAB_UPSTREAM=auto", "IMAGELAB_DRAIN_DELAY=0s")
+			start := func(t *testing.T, more ...string) *instance {
+				in := startCommand(t, command, append(more, "IMAGELAB_UPSTREAM=auto", "IMAGELAB_DRAIN_DELAY=0s")...)
 				in.awaitState(t, "ready")
 				return in
 			}
-			answered := int64(0)
+			answered, lost := int64(0), 0
 			t.Run("stop", func(t *testing.T) {
 				for range times {
-					in := start()
+					in := start(t)
 					l := startLoad(host(in.app), loadClients, toAnyProgram)
 					eventually(t, "load", func() bool { return l.answered.Load() > 100 || t.Failed() })
 					l.stopping.Store(true)
@@ -103,7 +105,7 @@ func TestProgramsLoseNoRequest(t *testing.T) {
 				}
 			})
 			t.Run("reload", func(t *testing.T) {
-				in := start()
+				in := start(t)
 				l := startLoad(host(in.app), loadClients, toAnyProgram)
 				for n := range times {
 					before := l.answered.Load()
@@ -117,7 +119,33 @@ func TestProgramsLoseNoRequest(t *testing.T) {
 				l.wait(t)
 				answered += l.answered.Load()
 			})
-			t.Logf("%d requests over %d stops and %d reloads", answered, times, times)
+			t.Run("crash", func(t *testing.T) {
+				in := start(t, "IMAGELAB_RESTART=on-failure")
+				l := startLoad(host(in.app), loadClients, toAnyProgram)
+				for n := range times {
+					before := l.answered.Load()
+					eventually(t, "load", func() bool { return l.answered.Load() > before+100 })
+					eventually(t, "life that is no failed start", func() bool {
+						uptime, _ := strconv.ParseFloat(in.metric(t, "imagelab_command_uptime_seconds"), 64)
+						return uptime > leastLife.Seconds()
+					})
+					facts := in.log.find("the command has started", "generation", fmt.Sprint(n+1))
+					if err := syscall.Kill(int(facts["pid"].(float64)), syscall.SIGKILL); err != nil {
+						t.Fatal(err)
+					}
+					eventually(t, "next generation", func() bool {
+						return in.metric(t, "imagelab_command_generation") == fmt.Sprint(n+2) && in.metric(t, "imagelab_command_ready") == "1"
+					})
+				}
+				l.finished.Store(true)
+				l.clients.Wait()
+				answered += l.answered.Load()
+				lost = len(l.lost)
+				if lost > times*loadClients {
+					t.Errorf("%d crashes lost %d requests of %d clients: %s", times, lost, loadClients, strings.Join(l.lost, "; "))
+				}
+			})
+			t.Logf("%d requests over %d stops, reloads and crashes each; the crashes lost %d", answered, times, lost)
 		})
 	}
 }
