@@ -45,8 +45,8 @@ soak: ## load, and fifty stops over each wire; no request may be lost; takes an 
 	go test -count=1 -timeout 60m -run 'TestStop.*UnderLoadLosesNothing|TestProgramsLoseNoRequest|TestReloadLosesNoRequest' -v . -soak
 	go test -C e2e -count=1 -timeout 2h -parallel 4 -run 'OverAWire|SlowReaders' -v . -soak
 
-mutate: ## change the code in place after place: tests must fail; hours; PKG=./internal/audit
-	@scripts/mutate.sh $(PKG)
+mutate: ## change the code, and tests must fail; hours; PKG=./drain SINCE=HEAD~9
+	@SINCE=$(SINCE) scripts/mutate.sh $(PKG)
 
 bench: ## measure it beside its rivals; WITH="name=image:tag@port/path" adds one
 	@scripts/bench.sh

@@ -5,6 +5,7 @@
 #
 #     scripts/mutate.sh [PACKAGE]
 #
+# With SINCE=COMMIT it changes only the lines that have changed since then.
 # It prints a table and fails where less than 95 % of the mutants are killed, or
 # where one lives that docs/mutants.md does not explain. It takes a test run for
 # each mutant: minutes for a small package, hours for all.
@@ -29,6 +30,7 @@ program=$tools/gremlins-$gremlins
 # From a copy, as gremlins makes its own of all that it finds, the tools included.
 mkdir "$work/copy" "$work/bin" "$work/tmp"
 tar -C "$root" --exclude=./.git --exclude=./.tools -cf - . | tar -C "$work/copy" -xf -
+[ -z "${SINCE:-}" ] || cp -R "$(git -C "$root" rev-parse --path-format=absolute --git-common-dir)" "$work/copy/.git"
 cd "$work/copy"
 
 # packages lists the folders. What imports testing is itself a part of the tests.
@@ -56,7 +58,7 @@ unleash() {
 	(
 		ulimit -v 16777216
 		PATH=$work/bin:$PATH TMPDIR=$work/tmp GOFLAGS='-count=1 -vet=off -parallel=32' \
-			nice -n 19 "$program" unleash --workers 1 --timeout-coefficient 10 --exclude-files / "./$1" 2>&1
+			nice -n 19 "$program" unleash --workers 1 --timeout-coefficient 10 --exclude-files / ${SINCE:+--diff "$SINCE"} "./$1" 2>&1
 	) | while IFS= read -r line; do
 		printf '%s\n' "$line"
 		case $line in
@@ -112,7 +114,7 @@ for package in $folders; do
 		sed 's/^/  lives, and is not in docs\/mutants.md: /' "$work/new"
 		failed="$failed $package: mutants that are not explained;"
 	fi
-	grep -F "$package/" "$work/explained" | grep -Fxv -f "$work/alive" | sed 's/^/  is in docs\/mutants.md, and does not live: /' || true
+	[ -n "${SINCE:-}" ] || grep -F "$package/" "$work/explained" | grep -Fxv -f "$work/alive" | sed 's/^/  is in docs\/mutants.md, and does not live: /' || true
 done
 failed=${failed# }
 [ -z "$failed" ] || die "${failed%;}"
