@@ -275,13 +275,20 @@ func TestEndOfAGroup(t *testing.T) {
 // What is left is asked to end before it is killed, also where it is stopped.
 func TestEndIsTold(t *testing.T) {
 	t.Parallel()
-	for name, before := range map[string]string{"running": "", "stopped": "kill -STOP $(cut -d' ' -f4 /proc/self/stat); "} {
+	for name, before := range map[string]string{"running": "", "stopped": "kill -STOP $pid; "} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			told := filepath.Join(t.TempDir(), "told")
-			p := begin(t, "/bin/sh", "-c", "(trap 'echo >"+told+"; exit' TERM; echo >"+told+".ready; "+before+
-				"while :; do sleep 0.01; done) & while [ ! -e "+told+".ready ]; do sleep 0.01; done")
+			p := begin(t, "/bin/sh", "-c", "(trap 'echo >"+told+"; exit' TERM; pid=$(cut -d' ' -f4 /proc/self/stat); echo $pid >"+told+".ready; "+
+				before+"while :; do sleep 0.01; done) & while [ ! -s "+told+".ready ]; do sleep 0.01; done")
 			p.wait(t)
+			if before != "" {
+				eventually(t, "stopped process", func() bool {
+					pid, _ := os.ReadFile(told + ".ready")
+					stat, _ := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/stat")
+					return strings.Contains(string(stat), ") T ")
+				})
+			}
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
 			if !p.End(ctx) || ctx.Err() != nil {
