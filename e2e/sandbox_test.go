@@ -182,22 +182,26 @@ func TestSandboxOfACommandInAContainer(t *testing.T) {
 		script string
 		code   int
 	}{
-		"within the defaults":   {"echo x >/tmp/file && echo x >/dev/shm/file && echo x >/dev/null && echo out >/dev/stdout", 0},
-		"the image":             {"echo x >/etc/new || exit 9", 9},
-		"the image by the root": {"echo x >/proc/self/root/etc/new || exit 9", 9},
-		"another session":       {"setsid sh -c 'echo x >/etc/new' || exit 9", 9},
-		"an orphan":             {"(sh -c 'sleep 0.2; echo x >/etc/new' &) ; sleep 1; [ -e /etc/new ] || exit 9", 9},
-		"the program":           {"rm /imagelab || exit 9", 9},
-		"a hard link":           {"ln /etc/passwd /tmp/passwd && echo x >>/tmp/passwd || exit 9", 9},
-		"a device":              {"mknod /tmp/kmem c 1 1 || exit 9", 9},
-		"a disk":                {"mknod /tmp/sda b 8 0 || exit 9", 9},
-		"a pipe":                {"mkfifo /tmp/pipe && ! mkfifo /etc/pipe || exit 9", 0},
-		"settings":              {"echo 1 >/proc/sys/net/ipv4/ip_forward || exit 9", 9},
-		"a mount":               {"mount -t tmpfs none /mnt || exit 9", 9},
-		"the root of another":   {"echo x >/proc/1/root/etc/new || exit 9", 9},
-		"the init":              {"kill -TERM 1 || exit 9", 9},
+		"within the defaults":         {"echo x >/tmp/file && echo x >/dev/shm/file && echo x >/dev/null && echo out >/dev/stdout", 0},
+		"the image":                   {"echo x >/etc/new || exit 9", 9},
+		"the image by the root":       {"echo x >/proc/self/root/etc/new || exit 9", 9},
+		"another session":             {"setsid sh -c 'echo x >/etc/new' || exit 9", 9},
+		"an orphan":                   {"(sh -c 'sleep 0.2; echo x >/etc/new' &) ; sleep 1; [ -e /etc/new ] || exit 9", 9},
+		"the program":                 {"rm /imagelab || exit 9", 9},
+		"a hard link":                 {"ln /etc/passwd /tmp/passwd && echo x >>/tmp/passwd || exit 9", 9},
+		"a device":                    {"mknod /tmp/kmem c 1 1 || exit 9", 9},
+		"a disk":                      {"mknod /tmp/sda b 8 0 || exit 9", 9},
+		"a pipe":                      {"mkfifo /tmp/pipe && ! mkfifo /etc/pipe || exit 9", 0},
+		"settings":                    {"echo 1 >/proc/sys/net/ipv4/ip_forward || exit 9", 9},
+		"a mount":                     {"mount -t tmpfs none /mnt || exit 9", 9},
+		"the root of another":         {"echo x >/proc/1/root/etc/new || exit 9", 9},
+		"the environment of the init": {"grep -q PATH /proc/1/environ || exit 9", 9},
+		"the init":                    {"kill -TERM 1 || exit 9", 9},
 	} {
 		for privilege, options := range map[string][]string{"": nil, ", privileged": {"--privileged"}} {
+			if name == "the environment of the init" && options != nil {
+				continue // which shows it
+			}
 			t.Run(name+privilege, func(t *testing.T) {
 				t.Parallel()
 				stdout, stderr, code := try(t, slices.Concat([]string{"run", "--rm", "--user", "0:0", "--label", label(), "-e", "IMAGELAB_SANDBOX=require",
