@@ -387,13 +387,40 @@ func TestCommandIsConfined(t *testing.T) {
 	})
 }
 
-// A command may make links, and what it is confined to may be named by a path that it can change.
+// The user of the images may write to places that are everybody's.
+func TestCommandOfAnotherUserIsConfined(t *testing.T) {
+	t.Parallel()
+	wholeSandbox(t)
+	dir, err := os.MkdirTemp("", "imagelab-test") // t.TempDir is root's alone
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(in, 0o700), os.Mkdir(out, 0o700), os.Chmod(in, 0o777), os.Chmod(out, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[string]int{"require": 9, "off": 0} {
+		code, _, stderr := asUser(t, []string{
+			"IMAGELAB_SANDBOX=" + mode, "IMAGELAB_SANDBOX_COMMAND=" + in, "IMAGELAB_OPS_ADDR=127.0.0.1:0", "PATH=" + os.Getenv("PATH"),
+		}, "--", "sh", "-c", "echo x >"+in+"/new || exit 8; (echo x >"+out+"/new) || exit 9")
+		if code != want {
+			t.Errorf("exit %d with %s, want %d: %s", code, mode, want, stderr)
+		}
+	}
+}
+
+// A command may make links, and what it is confined to may be named by a path that it can change. Its next start is by
+// the same imagelab, or by another one.
 func TestCommandCannotMoveItsBounds(t *testing.T) {
 	t.Parallel()
 	wholeSandbox(t)
-	for name, allowed := range map[string]func(dir string) string{
-		"below another one": func(dir string) string { return dir + "/in/sub," + dir + "/in" },
-		"by a link":         func(dir string) string { return dir + "/in," + dir + "/alias/sub" },
+	for name, test := range map[string]struct {
+		allowed func(dir string) string
+		again   bool // by another imagelab
+	}{
+		"below another one": {func(dir string) string { return dir + "/in/sub," + dir + "/in" }, true},
+		"by a link":         {func(dir string) string { return dir + "/in," + dir + "/alias/sub" }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -405,10 +432,18 @@ func TestCommandCannotMoveItsBounds(t *testing.T) {
 			script := "cd " + in + "; if [ -L sub ]; then echo x >sub/new; echo x >new; exit 0; fi; echo x >sub/old; mv sub moved; ln -s " +
 				out + " sub; exit 1"
 			log := &logBuffer{}
-			im := launchArgs(t, log, []string{os.Args[0], "--", "sh", "-c", script},
-				"IMAGELAB_SANDBOX=require", "IMAGELAB_SANDBOX_COMMAND="+allowed(dir), "IMAGELAB_RESTART=on-failure")
-			if code := im.wait(t); code != 0 {
-				t.Errorf("exit %d, log:\n%s", code, log)
+			run := func(restart string, want int) {
+				code := launchArgs(t, log, []string{os.Args[0], "--", "sh", "-c", script},
+					"IMAGELAB_SANDBOX=require", "IMAGELAB_SANDBOX_COMMAND="+test.allowed(dir), "IMAGELAB_RESTART="+restart).wait(t)
+				if code != want {
+					t.Errorf("exit %d, want %d, log:\n%s", code, want, log)
+				}
+			}
+			if test.again {
+				run("never", 1)
+				run("never", 0)
+			} else {
+				run("on-failure", 0)
 			}
 			for _, name := range []string{in + "/moved/old", in + "/new"} {
 				if _, err := os.Stat(name); err != nil {
