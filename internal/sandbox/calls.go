@@ -13,9 +13,10 @@ import "golang.org/x/sys/unix"
 //	IMAGELAB_SANDBOX=off go test -count=1 . # each imagelab and what it starts; -run for some
 //	cut -d'(' -f1 calls/of.* | sort | uniq -c
 //
-// None of the names may be in refused. Of those in refusedToServers there are what is made before the sandbox is
-// closed, which are execve and listen, and what is made by commands and their supervisors: grep -l NAME calls/of.*
-// says by which process. And the same tests pass with IMAGELAB_SANDBOX=require and IMAGELAB_SANDBOX_COMMAND=on,/tmp.
+// Of the names in the lists there are those that the audit tries before the sandbox is closed, to judge the profile
+// around it, execve and listen, which come before as well, and what commands do and the tests around them, such as
+// gunicorn's fchmod: grep -l NAME calls/of.* says by which process. And the same tests pass with
+// IMAGELAB_SANDBOX=require and IMAGELAB_SANDBOX_COMMAND=on,/tmp.
 
 // refused are the calls that neither a server nor a program that it starts has a use for: they change the machine or
 // the container, look into other processes, or are where most holes of the kernel were found.
