@@ -305,7 +305,8 @@ func tmpfsMounts(mountinfo string) []string {
 	for line := range strings.Lines(mountinfo) {
 		before, after, _ := strings.Cut(line, " - ")
 		fields, kind := strings.Fields(before), strings.Fields(after)
-		if len(fields) < 6 || len(kind) == 0 || kind[0] != "tmpfs" || fields[3] != "/" || strings.HasPrefix(fields[5]+",", "ro,") {
+		if len(fields) < 6 || len(kind) == 0 || kind[0] != "tmpfs" || fields[3] != "/" ||
+			strings.HasPrefix(fields[5]+",", "ro,") {
 			continue
 		}
 		point := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(fields[4])
@@ -373,7 +374,8 @@ func (c *confinement) stage(s commandSandbox, dataDir string, cmd *supervise.Com
 		}
 		c.plan, _ = json.Marshal(stagePlan{ // of strings, numbers and booleans
 			Policy: sandbox.Policy{
-				Write: writable, Execute: true, Bind: true, Connect: s.ports, ConnectAny: len(s.ports) == 0, UDP: true, Unix: true,
+				Write: writable, Execute: true, Bind: true, Connect: s.ports, ConnectAny: len(s.ports) == 0,
+				UDP: true, Unix: true,
 			},
 			Require: c.mode == "require",
 		})
@@ -393,7 +395,7 @@ func (c *confinement) staged(note string, log *slog.Logger) {
 	missing := slices.DeleteFunc(report.Missing, func(path string) bool { return !slices.Contains(c.write, path) })
 	c.mu.Unlock()
 	if len(missing) > 0 {
-		log.Warn("the command cannot write to paths that did not exist when it started, or that have become links since the first start",
+		log.Warn("the command cannot write to paths that did not exist when it started, or have become links since the first",
 			"paths", missing)
 	}
 }

@@ -553,7 +553,7 @@ func TestLogSaysWhatACommandNeeds(t *testing.T) {
 	if places, _ := line["writable_but_for_that"].([]any); !slices.Contains(places, any(cache)) || slices.Contains(places, any(in)) {
 		t.Errorf("it could write but for the sandbox: %v, want %s among it, and not %s", places, cache, in)
 	}
-	missing := log.find("the command cannot write to paths that did not exist when it started, or that have become links since the first start")
+	missing := log.find("the command cannot write to paths that did not exist when it started, or have become links since the first")
 	if fmt.Sprint(missing["paths"]) != "["+dir+"/none]" {
 		t.Errorf("the log does not say what is missing: %v", missing)
 	}

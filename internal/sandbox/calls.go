@@ -6,7 +6,7 @@ import "golang.org/x/sys/unix"
 // heard of yet, and must not end for it. What is refused was found from the other end, as what a server can be made to
 // do that it never does by itself.
 //
-// That none of it is needed was seen by tracing the tests, and so it is seen again after a new Go release or for new code:
+// That none of it is needed was seen by tracing the tests, and so it is seen again for a new Go release, or new code:
 //
 //	mkdir calls
 //	export TEST_BENEATH="strace -D -ff --seccomp-bpf -o $PWD/calls/of -e trace=!read,write,futex,epoll_pwait,nanosleep"
@@ -24,7 +24,8 @@ var refused = []uint32{
 	// Mounts and namespaces. clone and clone3 are seen to by filter.
 	unix.SYS_MOUNT, unix.SYS_UMOUNT2, unix.SYS_PIVOT_ROOT, unix.SYS_UNSHARE, unix.SYS_SETNS, unix.SYS_OPEN_TREE,
 	unix.SYS_MOVE_MOUNT, unix.SYS_FSOPEN, unix.SYS_FSCONFIG, unix.SYS_FSMOUNT, unix.SYS_FSPICK, unix.SYS_MOUNT_SETATTR,
-	unix.SYS_OPEN_TREE_ATTR, unix.SYS_OPEN_BY_HANDLE_AT, unix.SYS_QUOTACTL, unix.SYS_QUOTACTL_FD, unix.SYS_SWAPON, unix.SYS_SWAPOFF, unix.SYS_ACCT,
+	unix.SYS_OPEN_TREE_ATTR, unix.SYS_OPEN_BY_HANDLE_AT, unix.SYS_QUOTACTL, unix.SYS_QUOTACTL_FD, unix.SYS_SWAPON,
+	unix.SYS_SWAPOFF, unix.SYS_ACCT,
 	// Other processes.
 	unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_PROCESS_MADVISE, unix.SYS_KCMP,
 	unix.SYS_PIDFD_GETFD,

@@ -100,7 +100,9 @@ func filter(p Policy) ([]unix.SockFilter, error) {
 // ioctls is the part of the filter for ioctl(2).
 func ioctls(p Policy) []unix.SockFilter {
 	// What is typed at a terminal can be put there by ioctl, and would be read by the shell that has started this.
-	f := []unix.SockFilter{load(atArg1), when(unix.BPF_JEQ, unix.TIOCSTI, 1), end(refuse), when(unix.BPF_JEQ, unix.TIOCLINUX, 1), end(refuse)}
+	f := []unix.SockFilter{
+		load(atArg1), when(unix.BPF_JEQ, unix.TIOCSTI, 1), end(refuse), when(unix.BPF_JEQ, unix.TIOCLINUX, 1), end(refuse),
+	}
 	if !p.Execute {
 		// File systems change attributes, and some of them files, for whoever has opened one for reading.
 		f = append(f, unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0xff00})
@@ -112,8 +114,8 @@ func ioctls(p Policy) []unix.SockFilter {
 	return append([]unix.SockFilter{when(unix.BPF_JEQ, unix.SYS_IOCTL, uint8(len(f)))}, f...)
 }
 
-// sockets is the last part of the filter, for socket(2): sockets of the machine, for questions to the kernel, and of the
-// Internet, but raw ones.
+// sockets is the last part of the filter, for socket(2): sockets of the machine, for questions to the kernel, and of
+// the Internet, but raw ones.
 func sockets(p Policy) []unix.SockFilter {
 	f := []unix.SockFilter{unless(unix.BPF_JEQ, unix.SYS_SOCKET, 1), end(allow), load(atArg0)}
 	if p.Unix {

@@ -188,7 +188,9 @@ func TestFilterOfEveryCall(t *testing.T) {
 			t.Errorf("%s (%d): %s, want %s", names[number], number, got, expected)
 		}
 		// In the numbers of another architecture, and of x32, it is another call.
-		for _, arch := range []uint32{0, unix.AUDIT_ARCH_I386, unix.AUDIT_ARCH_ARM, unix.AUDIT_ARCH_X86_64, unix.AUDIT_ARCH_AARCH64} {
+		for _, arch := range []uint32{
+			0, unix.AUDIT_ARCH_I386, unix.AUDIT_ARCH_ARM, unix.AUDIT_ARCH_X86_64, unix.AUDIT_ARCH_AARCH64,
+		} {
 			if arch == architecture {
 				continue
 			}
@@ -285,7 +287,9 @@ func TestFilterOfTheOtherArchitecture(t *testing.T) {
 	if os.Getenv(numbersFile) != "" {
 		t.Skip("kernel: this is the other architecture")
 	}
-	other := map[string][2]string{"amd64": {"arm64", "qemu-aarch64-static"}, "arm64": {"amd64", "qemu-x86_64-static"}}[runtime.GOARCH]
+	other := map[string][2]string{
+		"amd64": {"arm64", "qemu-aarch64-static"}, "arm64": {"amd64", "qemu-x86_64-static"},
+	}[runtime.GOARCH]
 	emulator, err := exec.LookPath(other[1])
 	if err != nil {
 		t.Skipf("no emulator: apt-get install qemu-user-static")
