@@ -342,6 +342,7 @@ func (a *auditor) closeReads(report *audit.Report) (done bool, err error) {
 	done, err = a.sandbox.closeReads(a.log)
 	if report != nil && a.sandbox.has(sandbox.Reads) {
 		a.system.Keep(report)
+		a.ran = time.Time{} // however long it took, the next report says that the image is closed
 	}
 	return done, err
 }

@@ -179,6 +179,8 @@ const (
 	// maxFailures of those in a row it is given up.
 	leastLife   = time.Second
 	maxFailures = 5
+	// The sandbox may be why a command fails, if it fails within blameLife.
+	blameLife = 10 * time.Second
 	// The first start that follows another comes after some leastPause, each further one
 	// after twice that, at most mostPause.
 	leastPause = 200 * time.Millisecond
@@ -212,8 +214,8 @@ func (c *command) run() {
 			g = c.attend(g)
 			lived := time.Since(g.Started)
 			c.ends(g.Status().Code(), g.Status().String())
-			if g.Status().Code() != 0 && !isClosed(c.stopping) && (!g.wasReady() || lived < leastLife) {
-				c.confined.blame(c.env, c.log)
+			if g.Status().Code() != 0 && !isClosed(c.stopping) && (!g.wasReady() || lived < blameLife) {
+				c.confined.blame(c.sandbox, c.args, c.env, c.log)
 			}
 			if isClosed(c.stopping) || !c.restarts(g.Status()) {
 				return

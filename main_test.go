@@ -147,9 +147,13 @@ func launch(t *testing.T, stderr io.Writer, wrapper []string, environ ...string)
 	return launchArgs(t, stderr, append(wrapper, os.Args[0]), environ...)
 }
 
+// beneath in the environment is a command that is put before each imagelab with a process of its own, such as a tracer.
+const beneath = "TEST_BENEATH"
+
 // launchArgs is launch with a whole command line.
 func launchArgs(t *testing.T, stderr io.Writer, argv []string, environ ...string) *instance {
 	t.Helper()
+	argv = append(strings.Fields(os.Getenv(beneath)), argv...)
 	cmd := exec.Command(argv[0], argv[1:]...)
 	in := &instance{log: &logBuffer{}, exited: make(chan int, 1)}
 	cmd.Env = append(defaults(t, append(sandboxed(), environ...)), asProgram+"=1", "PATH="+os.Getenv("PATH"))

@@ -37,6 +37,7 @@ type confinement struct {
 	mu     sync.Mutex
 	of     string // server, command, or empty for nothing
 	report sandbox.Report
+	plan   []byte // a stagePlan for each start of the command
 }
 
 // newConfinement confines nothing yet.
@@ -61,7 +62,12 @@ func (c *confinement) confine(cfg Config, system *audit.System, log *slog.Logger
 		_, _ = x509.SystemCertPool()
 	}
 	system.Remember()
-	report := sandbox.Confine(sandbox.Policy{Write: c.write, Connect: portsOf(cfg)})
+	for i, dir := range c.write {
+		c.write[i] = realPath(dir)
+	}
+	policy := policyOf(cfg)
+	policy.Write = c.write
+	report := sandbox.Confine(policy)
 	c.note("server", report)
 	if err := report.Err(); err != nil && cfg.Sandbox == "require" {
 		return fmt.Errorf("IMAGELAB_SANDBOX=require, and this is refused: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
@@ -75,30 +81,31 @@ func (c *confinement) confine(cfg Config, system *audit.System, log *slog.Logger
 	return nil
 }
 
-// portsOf are the TCP ports that the server connects to: those of its peers, of its upstream,
-// and of resolvers, which are asked by TCP for long answers.
-func portsOf(cfg Config) []uint16 {
+// policyOf is what the server connects to: the TCP ports of its peers, of its upstream, and, where
+// one of them has a name, resolvers, which are asked by UDP, and by TCP for long answers.
+func policyOf(cfg Config) (p sandbox.Policy) {
 	var addresses []string
 	for _, p := range cfg.Peers.all {
-		if p.base.Network == "tcp" {
-			addresses = append(addresses, p.base.Addrs...)
-		}
+		addresses = append(addresses, p.base.Addrs...)
 	}
-	if cfg.Upstream.network == "tcp" {
+	switch cfg.Upstream.network {
+	case "tcp":
 		addresses = append(addresses, cfg.Upstream.address)
+	case "unix":
+		p.Unix = true
 	}
-	var ports []uint16
 	for _, address := range addresses {
 		host, port, _ := net.SplitHostPort(address)
 		if n, err := strconv.ParseUint(port, 10, 16); err == nil {
-			ports = append(ports, uint16(n))
+			p.Connect = append(p.Connect, uint16(n))
 		}
 		if _, err := netip.ParseAddr(host); err != nil {
-			ports = append(ports, resolverPort)
+			p.Connect, p.UDP = append(p.Connect, resolverPort), true
 		}
 	}
-	slices.Sort(ports)
-	return slices.Compact(ports)
+	slices.Sort(p.Connect)
+	p.Connect = slices.Compact(p.Connect)
+	return p
 }
 
 const resolverPort = 53
@@ -114,7 +121,7 @@ func confineOnce(environ []string, targets []peer) {
 		_ = sandbox.ConfineCalls()
 		return
 	}
-	_ = sandbox.Confine(sandbox.Policy{Connect: portsOf(Config{Peers: peerList{targets}})})
+	_ = sandbox.Confine(policyOf(Config{Peers: peerList{targets}}))
 }
 
 // note keeps what became of a policy.
@@ -264,25 +271,42 @@ var devices = []string{
 	"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/console", "/dev/ptmx", "/dev/pts",
 }
 
-// paths are what the command may write, devices aside.
+// paths are what the command may write, devices aside. One that is below another is left out: the
+// command could put a link in its place, and have the next one write to where that leads.
 func (s commandSandbox) paths(dataDir string) []string {
-	paths := slices.Clone(s.write)
+	given := slices.Clone(s.write)
 	if s.defaults {
 		mounts, _ := os.ReadFile("/proc/self/mountinfo")
-		paths = append(append(paths, dataDir), tmpfsMounts(string(mounts))...)
+		given = append(append(given, filepath.Clean(dataDir)), tmpfsMounts(string(mounts))...)
+	}
+	var paths []string
+	for _, path := range given {
+		if !slices.ContainsFunc(given, func(dir string) bool { return dir != path && isBelow(path, dir) }) {
+			paths = append(paths, realPath(path))
+		}
 	}
 	slices.Sort(paths)
 	return slices.Compact(paths)
 }
 
+// realPath is where a path leads to by its links. One that leads nowhere stays as it is.
+func realPath(path string) string {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		return target
+	}
+	return path
+}
+
 // tmpfsMounts are the mount points of writable tmpfs in mountinfo (proc_pid_mountinfo(5)). /dev
-// is none: devices are another matter than files. Engines mask files of /proc and /sys by one.
+// is none: devices are another matter than files. Engines mask files of /proc and /sys by one, and
+// some bind /etc/hosts and the like out of one of the machine's, where the root is not all of it.
 func tmpfsMounts(mountinfo string) []string {
 	var points []string
 	for line := range strings.Lines(mountinfo) {
 		before, after, _ := strings.Cut(line, " - ")
 		fields, kind := strings.Fields(before), strings.Fields(after)
-		if len(fields) < 6 || len(kind) == 0 || kind[0] != "tmpfs" || strings.HasPrefix(fields[5]+",", "ro,") {
+		if len(fields) < 6 || len(kind) == 0 || kind[0] != "tmpfs" || fields[3] != "/" ||
+			strings.HasPrefix(fields[5]+",", "ro,") {
 			continue
 		}
 		point := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(fields[4])
@@ -334,23 +358,29 @@ func runStage(plan stagePlan, args, environ []string) int {
 // ownProgram is this program for a new process of it. A path may be of another file by then.
 const ownProgram = "/proc/self/exe"
 
-// stage has a command confined before it starts, if it is to be.
+// stage has a command confined before it starts, if it is to be. Where links lead to is found out
+// before the first one starts: those that come later may be its own.
 func (c *confinement) stage(s commandSandbox, dataDir string, cmd *supervise.Command) {
 	if !s.on || c.mode == "off" {
 		return
 	}
-	paths := s.paths(dataDir)
 	c.mu.Lock()
-	c.write = paths
-	c.mu.Unlock()
-	plan, _ := json.Marshal(stagePlan{ // of strings, numbers and booleans
-		Policy: sandbox.Policy{
-			Write: append(slices.Clone(paths), devices...), Execute: true, Bind: true,
-			Connect: s.ports, ConnectAny: len(s.ports) == 0,
-		},
-		Require: c.mode == "require",
-	})
-	cmd.Stage, cmd.StageEnv = []string{ownProgram}, []string{stageVariable + "=" + string(plan)}
+	defer c.mu.Unlock()
+	if c.plan == nil {
+		c.write = s.paths(dataDir)
+		writable := slices.Clone(c.write)
+		for _, name := range devices {
+			writable = append(writable, realPath(name))
+		}
+		c.plan, _ = json.Marshal(stagePlan{ // of strings, numbers and booleans
+			Policy: sandbox.Policy{
+				Write: writable, Execute: true, Bind: true, Connect: s.ports, ConnectAny: len(s.ports) == 0,
+				UDP: true, Unix: true,
+			},
+			Require: c.mode == "require",
+		})
+	}
+	cmd.Stage, cmd.StageEnv = []string{ownProgram}, []string{stageVariable + "=" + string(c.plan)}
 }
 
 // staged notes what a stage has said of itself.
@@ -361,33 +391,69 @@ func (c *confinement) staged(note string, log *slog.Logger) {
 	}
 	c.note("command", report)
 	c.log(log, "the command is confined")
+	c.mu.Lock()
+	missing := slices.DeleteFunc(report.Missing, func(path string) bool { return !slices.Contains(c.write, path) })
+	c.mu.Unlock()
+	if len(missing) > 0 {
+		log.Warn("the command cannot write to paths that did not exist when it started, or have become links since the first",
+			"paths", missing)
+	}
 }
 
 // blame says of a command that has failed and is confined what may have been refused to it. The
-// kernel tells nobody within a container, so that it is found by trying: which of the usual
-// places could be written but for the sandbox.
-func (c *confinement) blame(env []string, log *slog.Logger) {
-	dir, _ := os.Getwd() // which the command has, too
-	home := ""
-	for _, pair := range env {
-		if value, ok := strings.CutPrefix(pair, "HOME="); ok {
-			home = filepath.Clean(value)
-		}
-	}
+// kernel tells nobody within a container, so that it is found by trying: which of the places
+// that it is likely to write to could be written but for the sandbox.
+func (c *confinement) blame(s commandSandbox, args, env []string, log *slog.Logger) {
 	facts := c.facts()
 	if facts.Of != "command" || !slices.Contains(facts.Applied, string(sandbox.Files)) {
 		return
 	}
 	var refused []string
-	for _, place := range []string{dir, home, "/run", "/var/run", "/var/cache", "/var/lib", "/var/log", "/var/tmp", "/tmp"} {
+	for _, place := range placesOf(args, env) {
 		inside := slices.ContainsFunc(facts.Write, func(allowed string) bool { return isBelow(place, allowed) })
-		if place != "" && !inside && !slices.Contains(refused, place) && unix.Access(place, unix.W_OK) == nil {
+		if !inside && !slices.Contains(refused, place) && unix.Access(place, unix.W_OK) == nil {
 			refused = append(refused, place)
 		}
 	}
-	log.Warn("the command has failed while it was confined: it may need more than IMAGELAB_SANDBOX_COMMAND says; "+
-		"with IMAGELAB_SANDBOX=off it is seen whether that is why, and strace -f -z or the kernel's log on the machine names what",
-		"write", facts.Write, "writable_but_for_that", refused)
+	connect := "any"
+	if len(s.ports) > 0 {
+		connect = strings.Trim(fmt.Sprint(s.ports), "[]")
+	}
+	log.Warn("the command has failed while it was confined, and may need more than IMAGELAB_SANDBOX_COMMAND allows: "+
+		"with IMAGELAB_SANDBOX=off it is seen whether that is why",
+		"write", facts.Write, "connect", connect, "writable_but_for_that", refused, "names_what_is_refused", traceRefusals)
+}
+
+// traceRefusals is a line for a shell that prints what is refused to the command: strace, around
+// this program and not below it, is not confined.
+const traceRefusals = "strace -f -Z imagelab -- COMMAND 2>&1 | grep -E ' (EACCES|EPERM|EXDEV) '"
+
+// usualPlaces are where programs write.
+var usualPlaces = []string{"/run", "/var/run", "/var/cache", "/var/lib", "/var/log", "/var/tmp", "/tmp"}
+
+// placesOf are directories that a command with these arguments is likely to write to: its own, its
+// user's, those that its arguments name, and the usual ones.
+func placesOf(args, env []string) []string {
+	dir, _ := os.Getwd() // which the command has, too
+	places := []string{dir}
+	for _, pair := range env {
+		if name, value, _ := strings.Cut(pair, "="); name == "HOME" || name == "TMPDIR" {
+			places = append(places, value)
+		}
+	}
+	for _, arg := range args[1:] {
+		if at := strings.Index(arg, "/"); at == 0 || at > 0 && arg[at-1] == '=' { // --dir=/data
+			places = append(places, arg[at:])
+		}
+	}
+	places = append(places, usualPlaces...)
+	var dirs []string
+	for _, place := range places {
+		if info, err := os.Stat(place); err == nil && info.IsDir() {
+			dirs = append(dirs, realPath(filepath.Clean(place)))
+		}
+	}
+	return dirs
 }
 
 // isBelow says whether a path is a directory or below it, both without dots.

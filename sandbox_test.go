@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -12,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -118,6 +122,95 @@ func TestServerWritesWhereItStartedToAndNowhereElse(t *testing.T) {
 	}
 }
 
+// Somebody puts another directory in the place of the store's, or of the one above it, while a body comes.
+func TestUploadWhoseDirectoryIsReplaced(t *testing.T) {
+	t.Parallel()
+	wholeSandbox(t)
+	for name, replace := range map[string]func(data, aside, other string) error{
+		"the data directory": func(data, aside, other string) error {
+			return errors.Join(os.Rename(data, aside), os.Symlink(other, data))
+		},
+		"the store's directory": func(data, _, other string) error {
+			store := filepath.Join(data, storeDir)
+			return errors.Join(os.Rename(store, filepath.Join(data, "aside")), os.Symlink(other, store))
+		},
+		"the store's directory, which is taken out": func(data, aside, other string) error {
+			store := filepath.Join(data, storeDir)
+			return errors.Join(os.Rename(store, aside), os.Symlink(other, store))
+		},
+		"the data directory by another one": func(data, aside, _ string) error {
+			return errors.Join(os.Rename(data, aside), os.Mkdir(data, 0o700))
+		},
+	} {
+		for _, mode := range []string{"require", "off"} {
+			t.Run(name+"/"+mode, func(t *testing.T) {
+				t.Parallel()
+				dir := t.TempDir()
+				data, aside, other := filepath.Join(dir, "data"), filepath.Join(dir, "aside"), filepath.Join(dir, "other")
+				for _, name := range []string{data, other} {
+					if err := os.Mkdir(name, 0o700); err != nil {
+						t.Fatal(err)
+					}
+				}
+				in := startProcess(t, nil, "IMAGELAB_SANDBOX="+mode, "IMAGELAB_DATA_DIR="+data)
+				in.keep(t, "before")
+				body, upload := io.Pipe()
+				status := make(chan int, 1)
+				go func() {
+					code, _ := in.post(t, body)
+					status <- code
+				}()
+				half := strings.Repeat("x", 100_000)
+				if _, err := io.WriteString(upload, half); err != nil {
+					t.Fatal(err)
+				}
+				eventually(t, "part of an upload", func() bool {
+					names, _ := filepath.Glob(filepath.Join(data, storeDir, tempPrefix+"*"))
+					return len(names) == 1
+				})
+				if err := replace(data, aside, other); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.WriteString(upload, half); err != nil {
+					t.Fatal(err)
+				}
+				upload.Close()
+				code := <-status
+				if code != 201 && code < 500 {
+					t.Errorf("POST /store = %d, want 201 or an error of the server", code)
+				}
+				// Where the store was before, and where it is now: nowhere but in the directory that it had opened.
+				digests := map[string]string{digestOf([]byte("before")): "before"}
+				if code == 201 {
+					digests[digestOf([]byte(half+half))] = half + half
+				}
+				found := map[string]string{}
+				_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, _ error) error {
+					if entry.Type().IsRegular() && isDigest(entry.Name()) {
+						content, _ := os.ReadFile(path)
+						found[entry.Name()] = string(content)
+					}
+					if strings.HasPrefix(path, other+"/") {
+						t.Errorf("%s has come to be", path)
+					}
+					return nil
+				})
+				if !maps.Equal(found, digests) {
+					t.Errorf("%d blobs are there, want %d and nothing else: %v", len(found), len(digests), slices.Collect(maps.Keys(found)))
+				}
+				// It goes on, with a store or without one.
+				if resp, body := fetch(t, "GET", in.app+"/health", ""); resp.StatusCode != 200 {
+					t.Errorf("GET /health = %d %s", resp.StatusCode, body)
+				}
+				_ = in.process.Signal(syscall.SIGTERM)
+				if code := in.wait(t); code != 0 {
+					t.Errorf("exit %d", code)
+				}
+			})
+		}
+	}
+}
+
 // has says whether the metrics say that a part is applied.
 func (in *instance) has(t *testing.T, of string, part sandbox.Part) bool {
 	return slices.Contains(in.sandboxParts(t, of), string(part))
@@ -206,10 +299,9 @@ func runConfined(t *testing.T, allowed string, command ...string) (code int, out
 	return in.wait(t), log.String()
 }
 
-func TestCommandIsConfined(t *testing.T) {
-	t.Parallel()
-	wholeSandbox(t)
-	var ports []string
+// listeners are the ports of two servers that answer before they are asked.
+func listeners(t *testing.T) (ports []string) {
+	t.Helper()
 	for range 2 {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -222,13 +314,25 @@ func TestCommandIsConfined(t *testing.T) {
 				if err != nil {
 					return
 				}
-				_, _ = io.WriteString(conn, "hello\n")
-				conn.Close()
+				_, _ = io.WriteString(conn, "HTTP/1.0 200 OK\r\nContent-Length: 6\r\n\r\nhello\n")
+				go func() { // a request that is not read would be a reset
+					_ = conn.SetDeadline(time.Now().Add(patience))
+					_ = conn.(*net.TCPConn).CloseWrite()
+					_, _ = io.Copy(io.Discard, conn)
+					conn.Close()
+				}()
 			}
 		}()
 		_, port, _ := net.SplitHostPort(ln.Addr().String())
 		ports = append(ports, port)
 	}
+	return ports
+}
+
+func TestCommandIsConfined(t *testing.T) {
+	t.Parallel()
+	wholeSandbox(t)
+	ports := listeners(t)
 	dir := t.TempDir()
 	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
 	for _, name := range []string{in, out} {
@@ -271,7 +375,7 @@ func TestCommandIsConfined(t *testing.T) {
 			if (code != 0) != test.fails {
 				t.Errorf("exit %d, want failure %v:\n%s", code, test.fails, output)
 			}
-			if blamed := strings.Contains(output, "the command has failed while it was confined"); blamed != test.fails {
+			if blamed := strings.Contains(output, "the command has failed while it was confined,"); blamed != test.fails {
 				t.Errorf("the log says that the sandbox may be why: %v, want %v:\n%s", blamed, test.fails, output)
 			}
 		})
@@ -281,6 +385,190 @@ func TestCommandIsConfined(t *testing.T) {
 			t.Errorf("the file outside holds %q, %v", content, err)
 		}
 	})
+}
+
+// The user of the images may write to places that are everybody's.
+func TestCommandOfAnotherUserIsConfined(t *testing.T) {
+	t.Parallel()
+	wholeSandbox(t)
+	dir, err := os.MkdirTemp("", "imagelab-test") // t.TempDir is root's alone
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(in, 0o700), os.Mkdir(out, 0o700), os.Chmod(in, 0o777), os.Chmod(out, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[string]int{"require": 9, "off": 0} {
+		code, _, stderr := asUser(t, []string{
+			"IMAGELAB_SANDBOX=" + mode, "IMAGELAB_SANDBOX_COMMAND=" + in, "IMAGELAB_OPS_ADDR=127.0.0.1:0", "PATH=" + os.Getenv("PATH"),
+		}, "--", "sh", "-c", "echo x >"+in+"/new || exit 8; (echo x >"+out+"/new) || exit 9")
+		if code != want {
+			t.Errorf("exit %d with %s, want %d: %s", code, mode, want, stderr)
+		}
+	}
+}
+
+// A command may make links, and what it is confined to may be named by a path that it can change. Its next start is by
+// the same imagelab, or by another one.
+func TestCommandCannotMoveItsBounds(t *testing.T) {
+	t.Parallel()
+	wholeSandbox(t)
+	for name, test := range map[string]struct {
+		allowed func(dir string) string
+		again   bool // by another imagelab
+	}{
+		"below another one": {func(dir string) string { return dir + "/in/sub," + dir + "/in" }, true},
+		"by a link":         {func(dir string) string { return dir + "/in," + dir + "/alias/sub" }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
+			if err := errors.Join(os.MkdirAll(in+"/sub", 0o700), os.Mkdir(out, 0o700), os.Symlink(in, dir+"/alias")); err != nil {
+				t.Fatal(err)
+			}
+			script := "cd " + in + "; if [ -L sub ]; then echo x >sub/new; echo x >new; exit 0; fi; echo x >sub/old; mv sub moved; ln -s " +
+				out + " sub; exit 1"
+			log := &logBuffer{}
+			run := func(restart string, want int) {
+				code := launchArgs(t, log, []string{os.Args[0], "--", "sh", "-c", script},
+					"IMAGELAB_SANDBOX=require", "IMAGELAB_SANDBOX_COMMAND="+test.allowed(dir), "IMAGELAB_RESTART="+restart).wait(t)
+				if code != want {
+					t.Errorf("exit %d, want %d, log:\n%s", code, want, log)
+				}
+			}
+			if test.again {
+				run("never", 1)
+				run("never", 0)
+			} else {
+				run("on-failure", 0)
+			}
+			for _, name := range []string{in + "/moved/old", in + "/new"} {
+				if _, err := os.Stat(name); err != nil {
+					t.Errorf("%v, log:\n%s", err, log)
+				}
+			}
+			if entries, err := os.ReadDir(out); err != nil || len(entries) > 0 {
+				t.Errorf("outside there is %v, %v", entries, err)
+			}
+		})
+	}
+}
+
+// What is no write is refused as well, where it would end imagelab or leave the sandbox.
+func TestCommandCannotTouchImagelab(t *testing.T) {
+	t.Parallel()
+	wholeSandbox(t)
+	python := program(t, "python3")
+	const attempts = `
+import ctypes, errno, os, resource, signal, socket, struct
+libc = ctypes.CDLL(None, use_errno=True)
+parent, went = os.getppid(), []
+def refused(what, attempt):
+    try:
+        attempt()
+        went.append(what)
+    except OSError as e:
+        if e.errno not in (errno.EPERM, errno.EACCES): went.append((what, e))
+def call(*args):
+    if libc.syscall(*args) < 0: raise OSError(ctypes.get_errno(), "")
+def child(*steps):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for step in steps: step()
+        except OSError as e:
+            os._exit(e.errno)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status: raise OSError(status, "")
+kill = lambda: os.kill(parent, signal.SIGKILL)
+refused("kill", kill)
+refused("kill in a session of its own", lambda: child(os.setsid, kill))
+refused("limits", lambda: resource.prlimit(parent, resource.RLIMIT_CPU, (0, 0)))
+refused("ptrace", lambda: call(101, 16, parent, 0, 0))
+refused("memory", lambda: open("/proc/%d/mem" % parent, "r+b"))
+def environment():
+    if not open("/proc/%d/environ" % parent, "rb").read(): raise OSError(errno.EPERM, "empty")
+capabilities = int([line for line in open("/proc/self/status") if line.startswith("CapEff")][0].split()[1], 16)
+if not capabilities & (1 << 21 | 1 << 38): refused("environment", environment) # CAP_SYS_ADMIN and CAP_PERFMON show it
+refused("descriptors", lambda: os.readlink("/proc/%d/fd/0" % parent))
+refused("its root", lambda: os.listdir("/proc/%d/root/" % parent))
+refused("oom_score_adj", lambda: open("/proc/%d/oom_score_adj" % parent, "w"))
+def by_pidfd():
+    fd = os.pidfd_open(parent)
+    signal.pidfd_send_signal(fd, signal.SIGKILL)
+refused("pidfd", by_pidfd)
+def by_owner():
+    import fcntl, time
+    r, w = os.pipe()
+    fcntl.fcntl(r, 10, signal.SIGKILL) # F_SETSIG
+    fcntl.fcntl(r, fcntl.F_SETOWN, parent)
+    fcntl.fcntl(r, fcntl.F_SETFL, os.O_ASYNC)
+    os.write(w, b"x")
+    raise OSError(errno.EPERM, "not sent") # as is seen from its being there
+refused("SIGIO", by_owner)
+refused("packets", lambda: socket.socket(socket.AF_INET, 10))
+refused("packets of any kind", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM))
+# A program in memory is confined as any other.
+fd = os.memfd_create("program")
+os.write(fd, open("/bin/sh", "rb").read())
+def from_memory():
+    os.execve("/proc/self/fd/%d" % fd, ["sh", "-c", "echo x >/usr/imagelab-test && exit 0; exit 13"], {})
+refused("memory as a program", lambda: child(from_memory))
+raise SystemExit(str(went) if went else 0)
+`
+	if runtime.GOARCH != "amd64" {
+		t.Skip("kernel: the number of ptrace is that of amd64")
+	}
+	if code, output := runConfined(t, t.TempDir(), python, "-c", attempts); code != 0 {
+		t.Errorf("exit %d, what is listed was not refused:\n%s", code, output)
+	}
+}
+
+// What the log says of a command that fails is enough to mend it.
+func TestLogSaysWhatACommandNeeds(t *testing.T) {
+	t.Parallel()
+	wholeSandbox(t)
+	dir := t.TempDir()
+	in, cache := filepath.Join(dir, "in"), filepath.Join(dir, "cache")
+	if err := errors.Join(os.Mkdir(in, 0o700), os.Mkdir(cache, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	command := []string{"sh", "-c", `echo x >"${1#--cache=}/new"`, "sh", "--cache=" + cache}
+	log := &logBuffer{}
+	code := launchArgs(t, log, append([]string{os.Args[0], "--"}, command...), "IMAGELAB_SANDBOX=require",
+		"IMAGELAB_SANDBOX_COMMAND="+in+","+dir+"/none,5432").wait(t)
+	const msg = "the command has failed while it was confined, and may need more than IMAGELAB_SANDBOX_COMMAND allows: " +
+		"with IMAGELAB_SANDBOX=off it is seen whether that is why"
+	line := log.find(msg)
+	if code == 0 || line == nil {
+		t.Fatalf("exit %d, log:\n%s", code, log)
+	}
+	if line["connect"] != "5432" || !strings.HasPrefix(fmt.Sprint(line["write"]), "["+in) {
+		t.Errorf("the log does not say what is allowed: %v", line)
+	}
+	if places, _ := line["writable_but_for_that"].([]any); !slices.Contains(places, any(cache)) || slices.Contains(places, any(in)) {
+		t.Errorf("it could write but for the sandbox: %v, want %s among it, and not %s", places, cache, in)
+	}
+	missing := log.find("the command cannot write to paths that did not exist when it started, or have become links since the first")
+	if fmt.Sprint(missing["paths"]) != "["+dir+"/none]" {
+		t.Errorf("the log does not say what is missing: %v", missing)
+	}
+
+	// The line for a shell, as it is printed, names the path.
+	program(t, "strace")
+	trace, _ := line["names_what_is_refused"].(string)
+	trace = strings.Replace(trace, "imagelab", os.Args[0], 1)
+	trace = strings.Replace(trace, "COMMAND", `"$@"`, 1)
+	shell := exec.CommandContext(t.Context(), "sh", append([]string{"-c", trace, "sh"}, command...)...)
+	shell.Env = append(defaults(t, nil), asProgram+"=1", "PATH="+os.Getenv("PATH"), "IMAGELAB_SANDBOX_COMMAND="+in)
+	out, _ := shell.CombinedOutput()
+	if want := `"` + cache + `/new"`; !strings.Contains(string(out), want) {
+		t.Errorf("%s: no %s in\n%s", trace, want, out)
+	}
 }
 
 // What the stage must not change: how a command is found, what it inherits, and how its end is told.
@@ -388,25 +676,43 @@ except OSError as e:
 			t.Fatal(err)
 		}
 		conf := filepath.Join(dir, "nginx.conf")
+		ports := listeners(t)
 		text := `daemon off; worker_processes 2; pid ` + dir + `/pid; error_log stderr;
 events {}
 http { access_log off; client_body_temp_path ` + dir + `/b; proxy_temp_path ` + dir + `/p; fastcgi_temp_path ` + dir + `/f;
-uwsgi_temp_path ` + dir + `/u; scgi_temp_path ` + dir + `/s; server { listen unix:` + dir + `/socket; return 200 "nginx\n"; } }`
+uwsgi_temp_path ` + dir + `/u; scgi_temp_path ` + dir + `/s; server { listen unix:` + dir + `/socket; location / { return 200 "nginx\n"; }
+location /allowed { proxy_pass http://127.0.0.1:` + ports[0] + `; } location /other { proxy_pass http://127.0.0.1:` + ports[1] + `; } } }`
 		if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		in := startCommand(t, []string{nginx, "-c", conf}, "IMAGELAB_SANDBOX=require", "IMAGELAB_SANDBOX_COMMAND="+dir,
+		in := startCommand(t, []string{nginx, "-c", conf}, "IMAGELAB_SANDBOX=require", "IMAGELAB_SANDBOX_COMMAND="+dir+","+ports[0],
 			"IMAGELAB_UPSTREAM=unix://"+dir+"/socket")
 		if resp, body := fetch(t, "GET", in.app+"/", ""); resp.StatusCode != 200 || body != "nginx\n" {
 			t.Errorf("GET / = %d %q, log:\n%s", resp.StatusCode, body, in.log)
+		}
+		if resp, body := fetch(t, "GET", in.app+"/allowed", ""); resp.StatusCode != 200 || body != "hello\n" {
+			t.Errorf("GET from the port that is listed = %d %q, log:\n%s", resp.StatusCode, body, in.log)
+		}
+		eventually(t, "a refusal in the log of nginx", func() bool {
+			resp, _ := fetch(t, "GET", in.app+"/other", "")
+			return resp.StatusCode == 502 && strings.Contains(in.log.String(), "127.0.0.1:"+ports[1]+" failed (13: Permission denied)")
+		})
+		text = strings.Replace(text, "access_log off", "access_log "+filepath.Dir(dir)+"/outside", 1)
+		if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, output := runConfined(t, dir, nginx, "-c", conf)
+		if code == 0 || !strings.Contains(output, "/outside\" failed (13: Permission denied)") {
+			t.Errorf("exit %d with a log outside:\n%s", code, output)
 		}
 	})
 	t.Run("redis", func(t *testing.T) {
 		t.Parallel()
 		redis := program(t, "redis-server")
 		dir := t.TempDir()
+		ports := listeners(t)
 		in := startCommand(t, []string{redis, "--port", "0", "--unixsocket", dir + "/socket", "--dir", dir, "--save", ""},
-			"IMAGELAB_SANDBOX=require", "IMAGELAB_SANDBOX_COMMAND="+dir+",1", "IMAGELAB_PROBE=unix://"+dir+"/socket")
+			"IMAGELAB_SANDBOX=require", "IMAGELAB_SANDBOX_COMMAND="+dir+","+ports[0], "IMAGELAB_PROBE=unix://"+dir+"/socket")
 		in.awaitState(t, "ready")
 		ask := func(command string) string {
 			conn, err := net.Dial("unix", dir+"/socket")
@@ -431,6 +737,13 @@ uwsgi_temp_path ` + dir + `/u; scgi_temp_path ` + dir + `/s; server { listen uni
 			if got := ask("SAVE"); !strings.HasPrefix(got, "-ERR") {
 				t.Errorf("SAVE outside = %q, want an error", got)
 			}
+		}
+		// Whoever listens there, redis takes any answer that is no error for success.
+		if got := ask("MIGRATE 127.0.0.1 " + ports[0] + " a 0 5000"); !strings.HasPrefix(got, "+OK") {
+			t.Errorf("MIGRATE to the port that is listed = %q", got)
+		}
+		if got := ask("SET c d") + ask("MIGRATE 127.0.0.1 "+ports[1]+" c 0 5000"); !strings.Contains(got, "-IOERR") {
+			t.Errorf("MIGRATE to another port = %q, want an error", got)
 		}
 	})
 }
@@ -490,6 +803,8 @@ func TestTmpfsMounts(t *testing.T) {
 29 22 0:27 / /sys/firmware ro - tmpfs tmpfs ro
 30 22 0:28 / /with\040space rw - tmpfs tmpfs rw
 31 22 0:29 / /data rw - ext4 /dev/sda rw
+32 22 0:30 /containers/storage/a/hosts /etc/hosts rw - tmpfs tmpfs rw
+33 22 0:30 /app /srv/app rw - tmpfs tmpfs rw
 broken
 `
 	if got, want := tmpfsMounts(mountinfo), []string{"/dev/shm", "/tmp", "/with space"}; !slices.Equal(got, want) {

@@ -34,9 +34,8 @@ func startFront(t *testing.T, binary string, h http.HandlerFunc) *front {
 	up := httptest.NewServer(h)
 	t.Cleanup(up.Close)
 	cmd := exec.Command(binary)
-	cmd.Env = []string{
-		"PORT=0", "IMAGELAB_BIND_ADDRESS=127.0.0.1", "IMAGELAB_OPS_ADDR=127.0.0.1:0", "IMAGELAB_UPSTREAM=" + up.URL,
-	}
+	cmd.Env = append(sandboxed(),
+		"PORT=0", "IMAGELAB_BIND_ADDRESS=127.0.0.1", "IMAGELAB_OPS_ADDR=127.0.0.1:0", "IMAGELAB_UPSTREAM="+up.URL)
 	var log syncBuffer
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {

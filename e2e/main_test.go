@@ -119,7 +119,26 @@ func environ(given ...string) []string {
 			env = append(env, kv)
 		}
 	}
-	return append(env, given...)
+	return append(append(env, sandboxed()...), given...)
+}
+
+// sandboxed are the variables of the sandbox that this is run with, such as IMAGELAB_SANDBOX=require: they go to all
+// that is started, where a test does not say otherwise.
+func sandboxed() (variables []string) {
+	for _, name := range []string{"IMAGELAB_SANDBOX", "IMAGELAB_SANDBOX_COMMAND"} {
+		if value := os.Getenv(name); value != "" {
+			variables = append(variables, name+"="+value)
+		}
+	}
+	return variables
+}
+
+// sandboxOptions are the same for docker run, before what may say otherwise.
+func sandboxOptions() (options []string) {
+	for _, variable := range sandboxed() {
+		options = append(options, "-e", variable)
+	}
+	return options
 }
 
 // execute runs a command to its end and returns what it printed on stdout, and
@@ -241,7 +260,7 @@ func startAt(t *testing.T, variant, appPort, opsPort string, options ...string) 
 	args := append([]string{
 		"run", "-d", "--name", c.name, "--label", label(), "--network", "host",
 		"-e", "PORT=" + appPort, "-e", "IMAGELAB_BIND_ADDRESS=127.0.0.1", "-e", "IMAGELAB_OPS_ADDR=127.0.0.1:" + opsPort,
-	}, options...)
+	}, append(sandboxOptions(), options...)...)
 	t.Cleanup(func() { c.remove(t) })
 	docker(t, append(args, imageOf(variant))...)
 	c.await(t)

@@ -118,23 +118,59 @@ func TestSandboxHoldsWithoutAnyHardening(t *testing.T) {
 	}
 }
 
-// The profile of an engine that is older than Landlock.
+// Profiles of engines: of one that is older than Landlock, and of one that lets nobody have a filter of its own.
 func TestSandboxUnderAProfileThatRefusesIt(t *testing.T) {
 	t.Parallel()
 	needEngine(t)
-	profile := filepath.Join(t.TempDir(), "profile.json")
-	const text = `{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"action": "SCMP_ACT_ERRNO", "errnoRet": 1,
-		"names": ["landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"]}]}`
-	if err := os.WriteFile(profile, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c := start(t, "scratch", "--security-opt", "seccomp="+profile)
-	if _, facts := c.sandboxed(t); len(facts.Refused) == 0 || !slices.Contains(facts.Applied, "calls") {
-		t.Errorf("sandbox = %+v, want what needs no Landlock", facts)
-	}
-	_, stderr, code := try(t, "run", "--rm", "--security-opt", "seccomp="+profile, "-e", "IMAGELAB_SANDBOX=require", "imagelab:scratch")
-	if code != 1 || !strings.Contains(stderr, "IMAGELAB_SANDBOX=require, and this is refused") {
-		t.Errorf("exit %d with require: %s", code, stderr)
+	for name, test := range map[string]struct {
+		calls   []string
+		refused []string // whatever the kernel has
+		applied []string
+	}{
+		"no Landlock":      {[]string{"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"}, []string{"files", "devices", "tcp", "others"}, []string{"no_new_privs", "calls"}},
+		"no rules for it":  {[]string{"landlock_add_rule"}, []string{"files"}, []string{"no_new_privs", "calls"}},
+		"none for threads": {[]string{"landlock_restrict_self"}, []string{"files"}, []string{"no_new_privs", "calls"}},
+		"no filters":       {[]string{"seccomp"}, []string{"calls"}, []string{"no_new_privs"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			profile := filepath.Join(t.TempDir(), "profile.json")
+			text := `{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"action": "SCMP_ACT_ERRNO", "errnoRet": 1, "names": ["` +
+				strings.Join(test.calls, `", "`) + `"]}]}`
+			if err := os.WriteFile(profile, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			options := []string{"--security-opt", "seccomp=" + profile}
+			c := start(t, "scratch", append(options, "-e", "IMAGELAB_SANDBOX=auto")...)
+			_, facts := c.sandboxed(t)
+			var refused []string
+			for _, r := range facts.Refused {
+				refused = append(refused, r.Part)
+			}
+			for _, part := range test.refused {
+				if !slices.Contains(refused, part) || slices.Contains(facts.Applied, part) {
+					t.Errorf("%s is not refused alone: %+v", part, facts)
+				}
+			}
+			for _, part := range test.applied {
+				if !slices.Contains(facts.Applied, part) {
+					t.Errorf("%s is not applied: %+v", part, facts)
+				}
+			}
+			if resp, body := fetch(t, "POST", c.app+"/store", "blob"); resp.StatusCode != 201 {
+				t.Errorf("POST /store = %d %s", resp.StatusCode, body)
+			}
+			_, stderr, code := try(t, slices.Concat([]string{"run", "--rm", "--label", label()}, options,
+				[]string{"-e", "IMAGELAB_SANDBOX=require", imageOf("scratch")})...)
+			if code != 1 || !strings.Contains(stderr, "IMAGELAB_SANDBOX=require, and this is refused") {
+				t.Errorf("exit %d with require: %s", code, stderr)
+			}
+			_, stderr, code = try(t, slices.Concat([]string{"run", "--rm", "--label", label()}, options,
+				[]string{"-e", "IMAGELAB_SANDBOX=require", "-e", "IMAGELAB_SANDBOX_COMMAND=on", imageOf("alpine"), "--", "true"})...)
+			if code != 126 || !strings.Contains(stderr, "IMAGELAB_SANDBOX=require, and this is refused") {
+				t.Errorf("exit %d of a command with require: %s", code, stderr)
+			}
+		})
 	}
 }
 
@@ -146,19 +182,37 @@ func TestSandboxOfACommandInAContainer(t *testing.T) {
 		script string
 		code   int
 	}{
-		"within the defaults": {"echo x >/tmp/file && echo x >/dev/shm/file && echo x >/dev/null && echo out >/dev/stdout", 0},
-		"the image":           {"echo x >/etc/new || exit 9", 9},
-		"the program":         {"rm /imagelab || exit 9", 9},
-		"a mount":             {"mount -t tmpfs none /mnt || exit 9", 9},
-		"the init":            {"kill -TERM 1 || exit 9", 9},
+		"within the defaults":         {"echo x >/tmp/file && echo x >/dev/shm/file && echo x >/dev/null && echo out >/dev/stdout", 0},
+		"the image":                   {"echo x >/etc/new || exit 9", 9},
+		"the image by the root":       {"echo x >/proc/self/root/etc/new || exit 9", 9},
+		"another session":             {"setsid sh -c 'echo x >/etc/new' || exit 9", 9},
+		"an orphan":                   {"(sh -c 'sleep 0.2; echo x >/etc/new' &) ; sleep 1; [ -e /etc/new ] || exit 9", 9},
+		"the program":                 {"rm /imagelab || exit 9", 9},
+		"a hard link":                 {"ln /etc/passwd /tmp/passwd && echo x >>/tmp/passwd || exit 9", 9},
+		"a device":                    {"mknod /tmp/kmem c 1 1 || exit 9", 9},
+		"a disk":                      {"mknod /tmp/sda b 8 0 || exit 9", 9},
+		"a pipe":                      {"mkfifo /tmp/pipe && ! mkfifo /etc/pipe || exit 9", 0},
+		"settings":                    {"echo 1 >/proc/sys/net/ipv4/ip_forward || exit 9", 9},
+		"a mount":                     {"mount -t tmpfs none /mnt || exit 9", 9},
+		"the root of another":         {"echo x >/proc/1/root/etc/new || exit 9", 9},
+		"the environment of the init": {"grep -q PATH /proc/1/environ || exit 9", 9},
+		"the init":                    {"kill -TERM 1 || exit 9", 9},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			stdout, stderr, code := try(t, "run", "--rm", "--user", "0:0", "--label", label(), "-e", "IMAGELAB_SANDBOX=require",
-				"-e", "IMAGELAB_SANDBOX_COMMAND=on", "imagelab:alpine", "--", "sh", "-c", test.script)
-			if code != test.code {
-				t.Errorf("exit %d, want %d: %s%s", code, test.code, stdout, stderr)
+		for rights, options := range map[string][]string{"": nil, ", with more rights": {
+			"--security-opt", "seccomp=unconfined", "--security-opt", "systempaths=unconfined",
+			"--cap-add", "SYS_ADMIN", "--cap-add", "SYS_PTRACE", "--cap-add", "NET_ADMIN", "--cap-add", "DAC_READ_SEARCH",
+		}} {
+			if name == "the environment of the init" && options != nil {
+				continue // the kernel shows it to such a process
 			}
-		})
+			t.Run(name+rights, func(t *testing.T) {
+				t.Parallel()
+				stdout, stderr, code := try(t, slices.Concat([]string{"run", "--rm", "--user", "0:0", "--label", label(), "-e", "IMAGELAB_SANDBOX=require",
+					"-e", "IMAGELAB_SANDBOX_COMMAND=on"}, options, []string{imageOf("alpine"), "--", "sh", "-c", test.script})...)
+				if code != test.code {
+					t.Errorf("exit %d, want %d: %s%s", code, test.code, stdout, stderr)
+				}
+			})
+		}
 	}
 }

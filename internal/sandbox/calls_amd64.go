@@ -16,6 +16,6 @@ var (
 	}
 	refusedToServersHere = []uint32{
 		unix.SYS_FORK, unix.SYS_VFORK, unix.SYS_MODIFY_LDT, unix.SYS_CHMOD, unix.SYS_CHOWN, unix.SYS_LCHOWN,
-		unix.SYS_UTIME, unix.SYS_UTIMES, unix.SYS_FUTIMESAT,
+		unix.SYS_MKNOD, unix.SYS_UTIME, unix.SYS_UTIMES, unix.SYS_FUTIMESAT,
 	}
 )

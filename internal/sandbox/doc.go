@@ -10,9 +10,10 @@
 // Confine sets no_new_privs, then a Landlock ruleset (landlock(7)), then a seccomp filter (seccomp(2)).
 //
 //   - Files: nothing is opened for writing, made, deleted, renamed or executed but below the paths of the policy. What is
-//     open stays open. Mode, owner, times and extended attributes of a file are none of Landlock's business: the filter of a
-//     process that starts no programs refuses to change them, and with them truncate(2).
-//   - TCP: ports are bound and connected to as the policy says. Landlock knows nothing of other protocols here.
+//     open stays open. Mode, owner, times and attributes of a file are none of Landlock's business: the filter of a
+//     process that starts no programs refuses to change them, and with them truncate(2). Devices are made nowhere.
+//   - TCP: ports are bound and connected to as the policy says. Landlock knows nothing of other protocols, nor of
+//     Unix sockets with a path: the filter refuses those that the policy does not have.
 //   - Devices, signals and abstract Unix sockets: none but what its own processes have made.
 //   - System calls: see calls.go. A process that may start programs keeps some that programs need.
 //

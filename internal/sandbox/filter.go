@@ -18,6 +18,8 @@ const (
 	atArg1   = 24
 	atArg2   = 32
 	atArg3   = 40
+	// upperHalf is from the lower half of an argument to the upper one.
+	upperHalf = 4
 )
 
 // newNamespaces are the flags of clone(2) for a namespace.
@@ -68,6 +70,9 @@ func filter(p Policy) ([]unix.SockFilter, error) {
 	if !p.Execute {
 		lists = append(lists, refusedToServers, refusedToServersHere)
 	}
+	if !p.Unix {
+		lists = append(lists, []uint32{unix.SYS_SOCKETPAIR}) // they are Unix sockets, which can be connected anew
+	}
 	for _, list := range lists {
 		for _, call := range list {
 			f = append(f, when(unix.BPF_JEQ, call, 1), end(refuse))
@@ -76,10 +81,11 @@ func filter(p Policy) ([]unix.SockFilter, error) {
 	f = append(f,
 		when(unix.BPF_JEQ, unix.SYS_CLONE3, 1), end(absent),
 		when(unix.BPF_JEQ, unix.SYS_CLONE, 4), load(atArg0), when(unix.BPF_JSET, newNamespaces, 1), end(refuse), end(allow),
-		// What is typed at a terminal can be put there by ioctl, and would be read by the shell that has started this.
-		when(unix.BPF_JEQ, unix.SYS_IOCTL, 5),
-		load(atArg1), unless(unix.BPF_JEQ, unix.TIOCSTI, 2), unless(unix.BPF_JEQ, unix.TIOCLINUX, 1), end(allow), end(refuse),
+		// Limits of another process end it, such as one of processor time. To read them is allowed.
+		when(unix.BPF_JEQ, unix.SYS_PRLIMIT64, 8), load(atArg0), unless(unix.BPF_JEQ, 0, 5),
+		load(atArg2), when(unix.BPF_JEQ, 0, 2), load(atArg2+upperHalf), unless(unix.BPF_JEQ, 0, 1), end(refuse), end(allow),
 	)
+	f = append(f, ioctls(p)...)
 	if !p.ConnectAny {
 		// TCP Fast Open connects with the first bytes, unseen by Landlock.
 		f = append(f,
@@ -88,27 +94,65 @@ func filter(p Policy) ([]unix.SockFilter, error) {
 			load(atArg3), when(unix.BPF_JSET, unix.MSG_FASTOPEN, 1), end(closed), end(allow),
 		)
 	}
+	return append(f, sockets(p)...), nil
+}
+
+// ioctls is the part of the filter for ioctl(2).
+func ioctls(p Policy) []unix.SockFilter {
+	// What is typed at a terminal can be put there by ioctl, and would be read by the shell that has started this.
+	f := []unix.SockFilter{
+		load(atArg1), when(unix.BPF_JEQ, unix.TIOCSTI, 1), end(refuse), when(unix.BPF_JEQ, unix.TIOCLINUX, 1), end(refuse),
+	}
+	if !p.Execute {
+		// File systems change attributes, and some of them files, for whoever has opened one for reading.
+		f = append(f, unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0xff00})
+		for _, kind := range []uint32{'f', 'X', 0x94} { // of most of them, of XFS and all, and of Btrfs
+			f = append(f, when(unix.BPF_JEQ, kind<<8, 1), end(refuse))
+		}
+	}
+	f = append(f, end(allow))
+	return append([]unix.SockFilter{when(unix.BPF_JEQ, unix.SYS_IOCTL, uint8(len(f)))}, f...)
+}
+
+// sockets is the last part of the filter, for socket(2): sockets of the machine, for questions to the kernel, and of
+// the Internet, but raw ones.
+func sockets(p Policy) []unix.SockFilter {
+	f := []unix.SockFilter{unless(unix.BPF_JEQ, unix.SYS_SOCKET, 1), end(allow), load(atArg0)}
+	if p.Unix {
+		f = append(f, when(unix.BPF_JEQ, unix.AF_UNIX, 1), end(allow))
+	}
+	if p.Execute {
+		f = append(f, when(unix.BPF_JEQ, unix.AF_NETLINK, 1), end(allow))
+	} else { // for the interfaces, and for connections under way
+		f = append(f, when(unix.BPF_JEQ, unix.AF_NETLINK, 5), load(atArg2), unless(unix.BPF_JEQ, unix.NETLINK_ROUTE, 2),
+			unless(unix.BPF_JEQ, unix.NETLINK_SOCK_DIAG, 1), end(refuse), end(allow))
+	}
 	f = append(f,
-		unless(unix.BPF_JEQ, unix.SYS_SOCKET, 1), end(allow),
-		// Sockets of the machine, and for questions to the kernel. Of the Internet all but raw ones, where all ports may be used.
-		load(atArg0),
-		unless(unix.BPF_JEQ, unix.AF_UNIX, 1), when(unix.BPF_JEQ, unix.AF_NETLINK, 1), end(allow),
 		unless(unix.BPF_JEQ, unix.AF_INET, 2), unless(unix.BPF_JEQ, unix.AF_INET6, 1), end(refuse),
 		load(atArg1),
 		unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0xf}, // without SOCK_CLOEXEC and SOCK_NONBLOCK
 		when(unix.BPF_JEQ, unix.SOCK_RAW, 1), end(refuse),
+		when(unix.BPF_JEQ, unix.SOCK_PACKET, 1), end(refuse), // as of AF_PACKET, by its first name
+		when(unix.BPF_JEQ, unix.SOCK_DGRAM, 1), end(permit(p.UDP)),
 	)
 	if p.Bind && p.ConnectAny {
-		return append(f, end(allow)), nil
+		return append(f, end(allow))
 	}
 	// The ports of Landlock are those of TCP, and not of MPTCP, SCTP and the like.
 	return append(f,
-		when(unix.BPF_JEQ, unix.SOCK_DGRAM, 1), end(allow),
 		unless(unix.BPF_JEQ, unix.SOCK_STREAM, 1), end(unsupported),
 		load(atArg2),
 		unless(unix.BPF_JEQ, 0, 2), unless(unix.BPF_JEQ, unix.IPPROTO_TCP, 1), end(unsupported),
 		end(allow),
-	), nil
+	)
+}
+
+// permit is what becomes of a call that a policy allows or does not.
+func permit(allowed bool) uint32 {
+	if allowed {
+		return allow
+	}
+	return refuse
 }
 
 // install makes every thread run under the filter, and what they start.

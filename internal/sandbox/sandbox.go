@@ -16,7 +16,8 @@ import (
 // A Policy is what a process keeps. The zero value keeps next to nothing: it may read files, and use what is open.
 type Policy struct {
 	// Write has the directories below which files may be written, made, renamed and deleted, and single files that may be
-	// written. What does not exist now cannot be written later.
+	// written. What does not exist now cannot be written later, nor can what has a symbolic link in its path: the caller
+	// says where links lead to, and nobody else can by putting one there.
 	Write []string
 	// Execute says whether other programs may be started.
 	Execute bool
@@ -26,6 +27,10 @@ type Policy struct {
 	Connect []uint16
 	// ConnectAny says that all may be.
 	ConnectAny bool
+	// UDP says whether UDP may be spoken, with any port.
+	UDP bool
+	// Unix says whether there may be Unix sockets, which reach all that listen at a path.
+	Unix bool
 }
 
 // A Part is one of the things that a process gives up.
@@ -91,7 +96,7 @@ func ConfineCalls() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return explain(err)
 	}
-	program, err := filter(Policy{})
+	program, err := filter(Policy{UDP: true, Unix: true})
 	if err != nil {
 		return err
 	}
@@ -185,7 +190,25 @@ const (
 		ll.AccessFSMakeReg | ll.AccessFSMakeSock | ll.AccessFSMakeFifo | ll.AccessFSMakeBlock | ll.AccessFSMakeSym |
 		ll.AccessFSRefer
 	read = ll.AccessFSReadFile | ll.AccessFSReadDir
+	// never is what is given to no path. A device that one makes is a way to all that is on a disk.
+	never = ll.AccessFSExecute | ll.AccessFSMakeChar | ll.AccessFSMakeBlock
 )
+
+// openReal opens a path without symbolic links, for no other use than to say which file that is.
+func openReal(path string) (fd int, isDir bool, err error) {
+	fd, err = unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS,
+	})
+	if err != nil {
+		return -1, false, err
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		unix.Close(fd)
+		return -1, false, err
+	}
+	return fd, stat.Mode&unix.S_IFMT == unix.S_IFDIR, nil
+}
 
 // known returns those of the rights that an ABI has.
 func known(rights landlock.AccessFSSet, abi int) landlock.AccessFSSet {
@@ -214,14 +237,18 @@ func confineByLandlock(k kernel, p Policy, fixed int, r *Report) {
 		c.HandledAccessFS |= ll.AccessFSExecute
 	}
 	for _, path := range p.Write {
-		info, err := os.Stat(path)
+		fd, isDir, err := openReal(path)
 		if err != nil {
 			r.Missing = append(r.Missing, path)
 			continue
 		}
-		rights := c.HandledAccessFS &^ ll.AccessFSExecute
-		if !info.IsDir() {
+		defer unix.Close(fd)
+		rights := c.HandledAccessFS &^ never
+		if !isDir {
 			rights &= changeFile
+		}
+		if byFD := fmt.Sprint("/proc/self/fd/", fd); unix.Access(byFD, unix.F_OK) == nil { // there is /proc
+			path = byFD
 		}
 		rules = append(rules, landlock.PathAccess(rights, path))
 	}

@@ -44,6 +44,8 @@ type attempt struct {
 	Ports     [2]uint16
 	Victim    int    // a process outside
 	Socket    string // an abstract Unix socket outside
+	Path      string // of a Unix socket outside
+	Pair      [2]int // of connected Unix sockets, made before
 }
 
 // outcome is what came of it: an errno, or 0, by what was tried.
@@ -79,6 +81,11 @@ func tryAll(policy []byte) {
 		<-ready
 	}
 	var out outcome
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		panic(err)
+	}
+	a.Pair = pair
 	if a.CallsOnly {
 		out.Report.note(Calls, ConfineCalls())
 	} else {
@@ -145,7 +152,26 @@ func (a attempt) try() map[string]syscall.Errno {
 	open("write outside", kept, unix.O_WRONLY)
 	open("write outside by a link", filepath.Join(a.Inside, "out", "kept"), unix.O_WRONLY)
 	open("write outside by ..", a.Inside+"/../"+filepath.Base(a.Outside)+"/kept", unix.O_WRONLY)
+	open("write outside by the root", "/proc/self/root"+kept, unix.O_WRONLY)
 	open("create outside", filepath.Join(a.Outside, "new"), unix.O_CREAT|unix.O_WRONLY)
+	open("create outside without a name", a.Outside, unix.O_TMPFILE|unix.O_WRONLY)
+	if fd, err := unix.Open(kept, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil { // unless reads are refused
+		open("write outside by a descriptor", fmt.Sprint("/proc/self/fd/", fd), unix.O_WRONLY)
+		note("chmod outside by a descriptor", unix.Fchmod(fd, 0o600))
+		note("chown outside by a descriptor", unix.Fchown(fd, -1, -1))
+		note("utimes outside by a descriptor", unix.UtimesNanoAt(fd, "", nil, unix.AT_EMPTY_PATH))
+		raw("attributes outside", unix.SYS_IOCTL, uintptr(fd), unix.FS_IOC_SETFLAGS, 0)
+		unix.Close(fd)
+	}
+	note("link from outside", os.Link(kept, filepath.Join(a.Inside, tid+"-hard")))
+	note("rename from outside", os.Rename(kept, filepath.Join(a.Inside, tid+"-taken")))
+	open("for outside", filepath.Join(a.Inside, tid+"-here"), unix.O_CREAT|unix.O_WRONLY)
+	note("link to outside", os.Link(filepath.Join(a.Inside, tid+"-here"), filepath.Join(a.Outside, "hard")))
+	note("rename to outside", os.Rename(filepath.Join(a.Inside, tid+"-here"), filepath.Join(a.Outside, "given")))
+	note("pipe outside", unix.Mkfifo(filepath.Join(a.Outside, "pipe"), 0o600))
+	note("pipe inside", unix.Mkfifo(filepath.Join(a.Inside, tid+"-pipe"), 0o600))
+	note("character device inside", unix.Mknod(filepath.Join(a.Inside, tid+"-char"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 1))))
+	note("block device inside", unix.Mknod(filepath.Join(a.Inside, tid+"-block"), unix.S_IFBLK|0o600, int(unix.Mkdev(8, 0))))
 	note("truncate outside", unix.Truncate(kept, 0))
 	note("delete outside", os.Remove(kept))
 	note("mkdir outside", os.Mkdir(filepath.Join(a.Outside, "dir"), 0o700))
@@ -176,6 +202,11 @@ func (a attempt) try() map[string]syscall.Errno {
 	raw("setuid", unix.SYS_SETUID, uintptr(os.Getuid()))
 	raw("TIOCSTI", unix.SYS_IOCTL, ^uintptr(0), unix.TIOCSTI)
 	raw("another ioctl", unix.SYS_IOCTL, ^uintptr(0), unix.TIOCGWINSZ)
+	var limit unix.Rlimit
+	note("limits of another read", unix.Prlimit(a.Victim, unix.RLIMIT_NOFILE, nil, &limit))
+	note("limits of another", unix.Prlimit(a.Victim, unix.RLIMIT_NOFILE, &limit, nil))
+	note("limits", unix.Prlimit(0, unix.RLIMIT_CORE, nil, &limit))
+	note("own limits", unix.Prlimit(0, unix.RLIMIT_CORE, &limit, nil))
 	note("signal outside", unix.Kill(a.Victim, 0))
 	note("signal self", unix.Kill(os.Getpid(), 0))
 
@@ -190,6 +221,7 @@ func (a attempt) try() map[string]syscall.Errno {
 	socket("vsock socket", unix.AF_VSOCK, unix.SOCK_STREAM)
 	socket("raw socket", unix.AF_INET, unix.SOCK_RAW)
 	socket("raw socket 6", unix.AF_INET6, unix.SOCK_RAW)
+	socket("packet socket by its first name", unix.AF_INET, unix.SOCK_PACKET)
 	socket("udp socket", unix.AF_INET, unix.SOCK_DGRAM)
 	socket("tcp socket 6", unix.AF_INET6, unix.SOCK_STREAM)
 	socket("netlink socket", unix.AF_NETLINK, unix.SOCK_RAW)
@@ -203,6 +235,11 @@ func (a attempt) try() map[string]syscall.Errno {
 	dial("connect to a port", "tcp", fmt.Sprintf("127.0.0.1:%d", a.Ports[0]))
 	dial("connect to another port", "tcp", fmt.Sprintf("127.0.0.1:%d", a.Ports[1]))
 	dial("connect to an abstract socket", "unix", a.Socket)
+	dial("connect to a socket with a path", "unix", a.Path)
+	if fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err == nil {
+		note("socket with a path outside", unix.Bind(fd, &unix.SockaddrUnix{Name: filepath.Join(a.Outside, "bound")}))
+		unix.Close(fd)
+	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	note("tcp socket", err)
 	note("bind", unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
@@ -217,12 +254,14 @@ func (a attempt) try() map[string]syscall.Errno {
 	note("fast open by sendmsg", unix.Sendmsg(fd, []byte("x"), nil,
 		&unix.SockaddrInet4{Port: int(a.Ports[1]), Addr: [4]byte{127, 0, 0, 1}}, unix.MSG_FASTOPEN))
 	unix.Close(fd)
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	more, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	note("socketpair", err)
-	note("send", unix.Sendto(pair[0], []byte("x"), 0, nil))
-	note("sendmsg", unix.Sendmsg(pair[0], []byte("x"), nil, nil, 0))
-	unix.Close(pair[0])
-	unix.Close(pair[1])
+	if err == nil {
+		unix.Close(more[0])
+		unix.Close(more[1])
+	}
+	note("send", unix.Sendto(a.Pair[0], []byte("x"), unix.MSG_DONTWAIT, nil))
+	note("sendmsg", unix.Sendmsg(a.Pair[0], []byte("x"), nil, nil, unix.MSG_DONTWAIT))
 	protocol := func(what string, kind, protocol int) {
 		fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, protocol)
 		if err == nil {
@@ -263,6 +302,11 @@ func stage(t *testing.T) attempt {
 	a.Socket = "@imagelab-test-" + fmt.Sprint(a.Ports[0])
 	ln, err := net.Listen("unix", a.Socket)
 	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	a.Path = filepath.Join(a.Outside, "s")
+	if ln, err = net.Listen("unix", a.Path); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ln.Close() })
@@ -323,8 +367,16 @@ const (
 // filesOutside is what a policy without them allows to be done to them.
 var filesOutside = map[string]syscall.Errno{
 	"write outside": denied, "write outside by a link": denied, "write outside by ..": denied, "create outside": denied,
+	"write outside by the root": denied, "create outside without a name": denied,
+	"link from outside": syscall.EXDEV, "rename from outside": denied, "for outside": ok,
+	"link to outside": denied, "rename to outside": denied,
 	"delete outside": denied, "mkdir outside": denied, "symlink outside": denied, "rename outside": denied,
 	"stat outside": ok,
+}
+
+// filesOutsideAndIn is the same where no directory is the policy's.
+var filesOutsideAndIn = map[string]syscall.Errno{
+	"write outside": denied, "write outside by a link": denied, "create outside": denied, "write inside": denied,
 }
 
 func TestAServerIsConfined(t *testing.T) {
@@ -346,6 +398,11 @@ func TestAServerIsConfined(t *testing.T) {
 	out.wants(t, map[string]syscall.Errno{
 		"write inside": ok, "rename inside": ok, "delete inside": ok,
 		"truncate outside": refusing, "chmod outside": refusing, "read outside": ok, "list outside": ok,
+		"write outside by a descriptor": denied, "chmod outside by a descriptor": refusing,
+		"chown outside by a descriptor": refusing, "utimes outside by a descriptor": refusing, "attributes outside": refusing,
+		"pipe outside": refusing, "pipe inside": refusing, "character device inside": refusing, "block device inside": refusing,
+		"limits of another read": ok, "limits of another": refusing, "limits": ok, "own limits": ok,
+		"packet socket by its first name": refusing, "connect to a socket with a path": refusing,
 		"execve": refusing, "execveat": refusing, "mount": refusing, "umount": refusing, "unshare": refusing,
 		"clone with a namespace": refusing, "clone3": syscall.ENOSYS, "ptrace": refusing, "process_vm_readv": refusing,
 		"bpf": refusing, "io_uring_setup": refusing, "keyctl": refusing, "perf_event_open": refusing,
@@ -353,12 +410,34 @@ func TestAServerIsConfined(t *testing.T) {
 		"TIOCSTI": refusing, "another ioctl": syscall.EBADF,
 		"signal outside": refusing, "signal self": ok,
 		"packet socket": refusing, "vsock socket": refusing, "raw socket": refusing, "raw socket 6": refusing,
-		"udp socket": ok, "tcp socket 6": ok, "netlink socket": ok,
+		"udp socket": refusing, "tcp socket 6": ok, "netlink socket": ok,
 		"connect to a port": ok, "connect to another port": denied, "connect to an abstract socket": refusing, "bind": denied, "listen": refusing,
 		"fast open to another port": syscall.EOPNOTSUPP, "fast open by sendmsg": syscall.EOPNOTSUPP,
-		"socketpair": ok, "send": ok, "sendmsg": ok, "tcp socket": ok, "tcp socket by number": ok,
+		"socketpair": refusing, "send": ok, "sendmsg": ok, "tcp socket": ok, "tcp socket by number": ok,
 		"mptcp socket": syscall.EPROTONOSUPPORT, "sctp socket": syscall.EPROTONOSUPPORT,
 	})
+
+	// One that asks resolvers, and has its upstream at a path.
+	a = stage(t)
+	a.Policy = Policy{Write: []string{a.Inside}, UDP: true, Unix: true}
+	a.run(t).wants(t, map[string]syscall.Errno{
+		"udp socket": ok, "socketpair": ok, "connect to a socket with a path": ok, "connect to an abstract socket": refusing,
+		"socket with a path outside": denied, "connect to a port": denied, "raw socket": refusing,
+	})
+}
+
+// The path of a policy is the file that it names, and no link that has come since.
+func TestLinksOfAPolicyLeadNowhere(t *testing.T) {
+	t.Parallel()
+	whole(t)
+	a := stage(t)
+	link := filepath.Join(a.Inside, "out")
+	a.Policy = Policy{Write: []string{link, filepath.Join(link, "kept")}}
+	out := a.run(t)
+	if !slices.Equal(out.Report.Missing, a.Write) {
+		t.Errorf("missing %v, want %v", out.Report.Missing, a.Write)
+	}
+	out.wants(t, filesOutsideAndIn)
 }
 
 func TestCallsAlone(t *testing.T) {
@@ -396,7 +475,7 @@ func TestAProgramIsConfined(t *testing.T) {
 	t.Parallel()
 	whole(t)
 	a := stage(t)
-	a.Policy = Policy{Write: []string{a.Inside}, Execute: true, Bind: true, ConnectAny: true}
+	a.Policy = Policy{Write: []string{a.Inside}, Execute: true, Bind: true, ConnectAny: true, UDP: true, Unix: true}
 	out := a.run(t)
 	if err := out.Report.Err(); err != nil || out.Report.Has(TCP) {
 		t.Errorf("refused: %v; applied: %v, want all but tcp", err, out.Report.Applied)
@@ -404,8 +483,12 @@ func TestAProgramIsConfined(t *testing.T) {
 	out.wants(t, filesOutside)
 	out.wants(t, map[string]syscall.Errno{
 		"write inside": ok, "rename inside": ok, "delete inside": ok, "truncate outside": denied,
-		"chmod outside": ok, // which is the documented gap
-		"execve":        denied, "execveat": syscall.ENOENT, "mount": refusing, "unshare": refusing, "ptrace": refusing,
+		"chmod outside": ok, "chmod outside by a descriptor": ok, // which is the documented gap
+		"write outside by a descriptor": denied, "socket with a path outside": denied,
+		"pipe outside": denied, "pipe inside": ok, "character device inside": denied, "block device inside": denied,
+		"limits of another read": ok, "limits of another": refusing, "own limits": ok,
+		"packet socket by its first name": refusing, "connect to a socket with a path": ok, "udp socket": ok, "socketpair": ok,
+		"execve": denied, "execveat": syscall.ENOENT, "mount": refusing, "unshare": refusing, "ptrace": refusing,
 		"clone with a namespace": refusing, "clone3": syscall.ENOSYS, "setuid": ok, "packet socket": refusing, "raw socket": refusing,
 		"signal outside": refusing, "connect to a port": ok, "connect to another port": ok, "bind": ok, "listen": ok,
 	})
@@ -466,6 +549,12 @@ func TestOlderKernels(t *testing.T) {
 			applied: []Part{Privileges, Calls}, refused: map[Part]string{Files: none, Devices: none, TCP: none, Others: none}},
 		{name: "an outer profile", kernel: recorded{landlock: unix.EPERM, seccomp: unix.EPERM},
 			applied: []Part{Privileges}, refused: map[Part]string{Files: profile, Devices: profile, TCP: profile, Others: profile, Calls: profile}},
+		{name: "a kernel without seccomp, or a profile that refuses all of it",
+			kernel:  recorded{landlock: unix.ENOSYS, seccomp: unix.EINVAL, privileges: unix.EPERM},
+			refused: map[Part]string{Privileges: profile, Files: none, Devices: none, TCP: none, Others: none, Calls: "invalid argument"}},
+		{name: "an outer profile that refuses seccomp alone", kernel: recorded{abi: 7, fixed: 3, seccomp: unix.EPERM},
+			applied: []Part{Privileges, Files, Devices, TCP, Others}, refused: map[Part]string{Calls: profile},
+			fs: files(ll.AccessFSRefer, ll.AccessFSTruncate, ll.AccessFSIoctlDev), net: 3, scoped: 3},
 		{name: "Linux 5.15", kernel: recorded{abi: 1}, applied: []Part{Privileges, Files, Calls},
 			refused: map[Part]string{Devices: "Linux 6.10", TCP: "Linux 6.7", Others: "Linux 6.12"}, fs: files()},
 		{name: "Linux 6.1", kernel: recorded{abi: 2}, applied: []Part{Privileges, Files, Calls},
@@ -479,6 +568,8 @@ func TestOlderKernels(t *testing.T) {
 		{name: "Linux 6.12.0, with its erratum", kernel: recorded{abi: 6}, applied: []Part{Privileges, Files, Devices, TCP, Calls},
 			refused: map[Part]string{Others: "erratum 2"}, fs: files(ll.AccessFSRefer, ll.AccessFSTruncate, ll.AccessFSIoctlDev), net: 3},
 		{name: "Linux 6.12 of later", kernel: recorded{abi: 6, fixed: 3}, applied: Parts(),
+			fs: files(ll.AccessFSRefer, ll.AccessFSTruncate, ll.AccessFSIoctlDev), net: 3, scoped: 3},
+		{name: "Linux 6.15", kernel: recorded{abi: 7, fixed: 3}, applied: Parts(),
 			fs: files(ll.AccessFSRefer, ll.AccessFSTruncate, ll.AccessFSIoctlDev), net: 3, scoped: 3},
 		{name: "one that is to come", kernel: recorded{abi: 99, fixed: 3}, applied: Parts(),
 			fs: files(ll.AccessFSRefer, ll.AccessFSTruncate, ll.AccessFSIoctlDev), net: 3, scoped: 3},
