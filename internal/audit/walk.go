@@ -126,9 +126,6 @@ func (c *container) walk(ctx context.Context) error {
 			w.unreadDirs += len(pending)
 			break
 		}
-		if c.sys.Progress != nil {
-			c.sys.Progress(w.files)
-		}
 		dir := pending[len(pending)-1]
 		pending, err = w.list(ctx, dir, pending[:len(pending)-1])
 		switch {
@@ -184,6 +181,9 @@ func (w *walker) list(ctx context.Context, dir string, pending []string) ([]stri
 			}
 			if err := ctx.Err(); err != nil {
 				return pending, err
+			}
+			if w.c.sys.Progress != nil {
+				w.c.sys.Progress(w.files)
 			}
 			info, err := e.Info()
 			if err != nil {
