@@ -497,6 +497,9 @@ func TestAuditSaysHowFarItIs(t *testing.T) {
 		grow(files, files+more)
 		files += more
 		reader, terminal := openTerminal(t)
+		if err := unix.IoctlSetWinsize(int(terminal.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80}); err != nil {
+			t.Fatal(err)
+		}
 		var output bytes.Buffer
 		copied := make(chan struct{})
 		go func() { // until the terminal's last user closes it

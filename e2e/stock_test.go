@@ -17,14 +17,13 @@ func TestNoFalseAlarmOnStockImages(t *testing.T) {
 	for _, tc := range []struct {
 		name         string
 		image        func(t *testing.T) string
-		options      []string
 		command      []string
 		fails, warns []string
 	}{
 		{name: "Alpine", image: func(t *testing.T) string { return stockImage(t, "ALPINE_IMAGE") },
-			options: []string{"-v", binary + ":/imagelab:ro"}, command: []string{"sleep", "600"}},
+			command: []string{"sleep", "600"}},
 		{name: "Debian", image: func(t *testing.T) string { return stockImage(t, "DEBIAN_IMAGE") },
-			options: []string{"-v", binary + ":/imagelab:ro"}, command: []string{"sleep", "600"}},
+			command: []string{"sleep", "600"}},
 		{name: "gunicorn", image: func(t *testing.T) string { return buildExample(t, "gunicorn") }},
 		{name: "nginx", image: func(t *testing.T) string { return buildExample(t, "nginx") }},
 		{name: "node", image: func(t *testing.T) string { return buildExample(t, "node") }},
@@ -33,7 +32,7 @@ func TestNoFalseAlarmOnStockImages(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			name := newName()
-			args := []string{"run", "-d", "--name", name, "--label", label(), "--no-healthcheck", "--network", network}
+			args := []string{"run", "-d", "--name", name, "--label", label(), "--no-healthcheck", "--network", network, "-v", binary + ":/audit:ro"}
 			for what, options := range hardenedAudit {
 				if what == "memory" {
 					options = []string{"--memory", "256m"} // as the examples' own files have it
@@ -42,14 +41,14 @@ func TestNoFalseAlarmOnStockImages(t *testing.T) {
 			}
 			image := tc.image(t)
 			t.Cleanup(func() { docker(t, "rm", "-f", "-v", name) })
-			docker(t, slices.Concat(args, tc.options, []string{image}, tc.command)...)
+			docker(t, slices.Concat(args, []string{image}, tc.command)...)
 			if tc.command == nil {
 				eventually(t, "ready program", func() bool {
 					_, _, code := try(t, "exec", name, "/imagelab", "--healthcheck", "http://127.0.0.1:9000/readyz")
 					return code == 0
 				})
 			}
-			stdout, stderr, _ := try(t, "exec", name, "/imagelab", "--audit", "--format", "json")
+			stdout, stderr, _ := try(t, "exec", name, "/audit", "--audit", "--format", "json")
 			var r report
 			if err := json.Unmarshal([]byte(stdout), &r); err != nil {
 				t.Fatalf("--audit: %v, %s", err, stderr)

@@ -132,7 +132,8 @@ func (c *container) walk(ctx context.Context) error {
 		case err == nil, errors.Is(err, fs.ErrNotExist):
 		case whole.Err() != nil:
 			return whole.Err()
-		case ctx.Err() != nil:
+		case ctx.Err() != nil: // in the middle of the directory, which may have been the last one
+			w.cut = true
 			w.unreadDirs++
 		case dir == ".":
 			c.tree.err = readError("/", err)
