@@ -58,7 +58,7 @@ images: ## build both images
 	@scripts/base-images.sh
 	@$(COMPOSE) build scratch alpine
 
-peers: images ## compare the audit with other tools, into docs/audit-peers.md; first half an hour
+peers: images ## compare the audit with other tools, into docs/audit-peers.md; first some minutes
 	@scripts/audit-peers.sh
 
 size: ## compare the binary and the images with docs/size.md; make size-record renews it

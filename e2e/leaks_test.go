@@ -88,24 +88,24 @@ var leaks = slices.Concat([]leak{
 	{privateKeys, "PKCS #1", "server.pem", func() string { return pemKey("RSA PRIVATE "+"KEY", 25) }},
 	{privateKeys, "elliptic curve", "ec.pem", func() string { return pemKey("EC PRIVATE "+"KEY", 3) }},
 	{privateKeys, "OpenSSH", "deploy_key", func() string { return pemKey("OPENSSH PRIVATE "+"KEY", 6) }},
-	{privateKeys, "PKCS #8, encrypted", "enc.pem", func() string { return pemKey("ENCRYPTED PRIVATE "+"KEY", 28) }},
-	{privateKeys, "PKCS #1, encrypted", "old.pem", func() string {
+	{privateKeys, "PKCS #8 encrypted", "enc.pem", func() string { return pemKey("ENCRYPTED PRIVATE "+"KEY", 28) }},
+	{privateKeys, "PKCS #1 encrypted", "old.pem", func() string {
 		return "-----BEGIN RSA PRIVATE " + "KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC," + some(32, digits+"ABCDEF") + "\n\n" +
 			pemBody(25) + "-----END RSA PRIVATE " + "KEY-----\n"
 	}},
 	{privateKeys, "PGP", "key.asc", func() string {
 		return "-----BEGIN PGP PRIVATE " + "KEY BLOCK-----\n\n" + pemBody(30) + "=" + some(4, base64er) + "\n-----END PGP PRIVATE " + "KEY BLOCK-----\n"
 	}},
-	{privateKeys, "PGP, with a comment", "key2.asc", func() string {
+	{privateKeys, "PGP with a comment", "key2.asc", func() string {
 		return "-----BEGIN PGP PRIVATE " + "KEY BLOCK-----\nVersion: GnuPG v2\nComment: of nobody\n\n" + pemBody(30) + "-----END PGP PRIVATE " + "KEY BLOCK-----\n"
 	}},
-	{privateKeys, "in JSON, newlines as \\n", "account.json", func() string {
+	{privateKeys, "in JSON with newlines as \\n", "account.json", func() string {
 		return `{"type": "service_account", "private_key": "` + strings.ReplaceAll(pemKey("PRIVATE "+"KEY", 26), "\n", `\n`) + `"}` + "\n"
 	}},
-	{privateKeys, "in YAML, indented", "values.yaml", func() string { return "tls:\n  key: |\n" + indented(pemKey("RSA PRIVATE "+"KEY", 25), "    ") }},
+	{privateKeys, "in YAML", "values.yaml", func() string { return "tls:\n  key: |\n" + indented(pemKey("RSA PRIVATE "+"KEY", 25), "    ") }},
 	{privateKeys, "in a shell script", "run.sh", func() string { return "#!/bin/sh\ncat >/tmp/k <<END\n" + pemKey("RSA PRIVATE "+"KEY", 25) + "END\n" }},
 	{privateKeys, "with CR LF", "windows.pem", func() string { return strings.ReplaceAll(pemKey("PRIVATE "+"KEY", 26), "\n", "\r\n") }},
-	{privateKeys, "in base64, as Kubernetes' secrets have it", "secret.yaml", func() string {
+	{privateKeys, "in base64 as Kubernetes has it", "secret.yaml", func() string {
 		return "kind: Secret\ndata:\n  tls.key: " + base64.StdEncoding.EncodeToString([]byte(pemKey("PRIVATE "+"KEY", 26))) + "\n"
 	}},
 	{privateKeys, "PuTTY", "key.ppk", func() string {
@@ -117,46 +117,46 @@ var leaks = slices.Concat([]leak{
 		return `{"kty":"EC","crv":"P-256","x":"` + some(43, urlSafe) + `","y":"` + some(43, urlSafe) + `","d":"` + some(43, urlSafe) + `"}` + "\n"
 	}},
 	{privateKeys, "WireGuard", "wg0.conf", func() string { return "[Interface]\nAddress = 10.0.0.2/24\nPrivateKey = " + some(43, base64er) + "=\n" }},
-	{privateKeys, "PKCS #12, by its name", "store.p12", func() string { return "\x30\x82\x0a\x11\x02\x01\x03" + some(600, base64er) }},
-	{privateKeys, "ssh key, by its name", ".ssh/id_ed25519", func() string { return some(400, alnum) + "\n" }},
+	{privateKeys, "PKCS #12 by its name", "store.p12", func() string { return "\x30\x82\x0a\x11\x02\x01\x03" + some(600, base64er) }},
+	{privateKeys, "ssh key by its name", ".ssh/id_ed25519", func() string { return some(400, alnum) + "\n" }},
 }, []leak{
 	token("AWS access key", func() string { return "AKIA" + some(16, capitals+"234567") }),
 	token("AWS temporary key", func() string { return "ASIA" + some(16, capitals+"234567") }),
-	marked("GitHub, personal", "ghp_", 36, alnum), marked("GitHub, OAuth", "gho_", 36, alnum), marked("GitHub, app", "ghs_", 36, alnum),
-	token("GitHub, fine-grained", func() string { return "github_pat_" + some(22, alnum) + "_" + some(59, alnum) }),
-	marked("GitLab, personal", "glpat-", 20, urlSafe), marked("GitLab, deploy", "gldt-", 20, urlSafe), marked("GitLab, runner", "glrt-", 20, urlSafe),
-	marked("GitLab, trigger", "glptt-", 40, lowHex), marked("GitLab, feed", "glft-", 20, urlSafe), marked("GitLab, agent", "glagent-", 50, urlSafe),
-	token("Slack, bot", func() string { return "xoxb-" + some(12, digits) + "-" + some(12, digits) + "-" + some(24, alnum) }),
-	token("Slack, user", func() string {
+	marked("GitHub personal", "ghp_", 36, alnum), marked("GitHub OAuth", "gho_", 36, alnum), marked("GitHub app", "ghs_", 36, alnum),
+	token("GitHub fine-grained", func() string { return "github_pat_" + some(22, alnum) + "_" + some(59, alnum) }),
+	marked("GitLab personal", "glpat-", 20, urlSafe), marked("GitLab deploy", "gldt-", 20, urlSafe), marked("GitLab runner", "glrt-", 20, urlSafe),
+	marked("GitLab trigger", "glptt-", 40, lowHex), marked("GitLab feed", "glft-", 20, urlSafe), marked("GitLab agent", "glagent-", 50, urlSafe),
+	token("Slack bot", func() string { return "xoxb-" + some(12, digits) + "-" + some(12, digits) + "-" + some(24, alnum) }),
+	token("Slack user", func() string {
 		return "xoxp-" + some(12, digits) + "-" + some(12, digits) + "-" + some(12, digits) + "-" + some(32, lowHex)
 	}),
-	token("Slack, app", func() string {
+	token("Slack app", func() string {
 		return "xapp-1-" + some(11, capitals+digits) + "-" + some(13, digits) + "-" + some(64, lowHex)
 	}),
 	token("Slack webhook", func() string {
 		return "https://hooks.slack.com/services/T" + some(10, capitals+digits) + "/B" + some(10, capitals+digits) + "/" + some(24, alnum)
 	}),
-	marked("Stripe", "sk_live_", 24, alnum), marked("Stripe, restricted", "rk_live_", 24, alnum), marked("Stripe webhook", "whsec_", 32, alnum),
+	marked("Stripe", "sk_live_", 24, alnum), marked("Stripe restricted", "rk_live_", 24, alnum), marked("Stripe webhook", "whsec_", 32, alnum),
 	marked("Google API", "AIza", 35, urlSafe), marked("Google OAuth", "GOCSPX-", 28, urlSafe),
 	marked("npm", "npm_", 36, alnum), marked("PyPI", "pypi-AgEIcHlwaS5vcmc", 150, urlSafe), marked("RubyGems", "rubygems_", 48, lowHex),
 	token("SendGrid", func() string { return "SG." + some(22, urlSafe) + "." + some(43, urlSafe) }),
 	token("OpenAI", func() string { return "sk-proj-" + some(74, urlSafe) + "T3BlbkFJ" + some(74, urlSafe) }),
-	token("OpenAI, older", func() string { return "sk-" + some(20, alnum) + "T3BlbkFJ" + some(20, alnum) }),
+	token("OpenAI older", func() string { return "sk-" + some(20, alnum) + "T3BlbkFJ" + some(20, alnum) }),
 	token("Anthropic", func() string { return "sk-ant-api03-" + some(93, urlSafe) + "AA" }),
-	marked("DigitalOcean", "dop_v1_", 64, lowHex), marked("DigitalOcean, OAuth", "doo_v1_", 64, lowHex),
+	marked("DigitalOcean", "dop_v1_", 64, lowHex), marked("DigitalOcean OAuth", "doo_v1_", 64, lowHex),
 	marked("Docker Hub", "dckr_pat_", 27, urlSafe), marked("Hugging Face", "hf_", 34, letters+capitals),
-	marked("Vault", "hvs.", 95, urlSafe), marked("Vault, batch", "hvb.", 140, urlSafe),
+	marked("Vault", "hvs.", 95, urlSafe), marked("Vault batch", "hvb.", 140, urlSafe),
 	token("Terraform Cloud", func() string { return some(14, alnum) + ".atlasv1." + some(67, urlSafe) }),
-	marked("Shopify", "shpat_", 32, lowHex), marked("Shopify, shared secret", "shpss_", 32, lowHex), marked("Shopify, custom app", "shpca_", 32, lowHex),
-	token("Grafana, service account", func() string { return "glsa_" + some(32, alnum) + "_" + some(8, lowHex) }),
+	marked("Shopify", "shpat_", 32, lowHex), marked("Shopify shared secret", "shpss_", 32, lowHex), marked("Shopify custom app", "shpca_", 32, lowHex),
+	token("Grafana service account", func() string { return "glsa_" + some(32, alnum) + "_" + some(8, lowHex) }),
 	marked("Grafana Cloud", "glc_eyJ", 80, alnum), marked("Databricks", "dapi", 32, lowHex),
 	token("Tailscale", func() string { return "tskey-auth-" + some(11, alnum) + "CNTRL-" + some(32, alnum) }),
-	marked("Groq", "gsk_", 52, alnum), marked("Sentry, user", "sntryu_", 64, lowHex),
+	marked("Groq", "gsk_", 52, alnum), marked("Sentry user", "sntryu_", 64, lowHex),
 	token("JSON Web Token", jwt),
 	marked("Linear", "lin_api_", 40, alnum), marked("New Relic", "NRAK-", 27, capitals+digits), marked("Notion", "ntn_", 46, alnum),
 	token("Postman", func() string { return "PMAK-" + some(24, lowHex) + "-" + some(34, lowHex) }),
 	marked("Pulumi", "pul-", 40, lowHex), marked("Prefect", "pnu_", 36, letters+digits), marked("Doppler", "dp.pt.", 43, alnum),
-	marked("PlanetScale", "pscale_tkn_", 43, urlSafe), marked("PlanetScale, password", "pscale_pw_", 43, urlSafe),
+	marked("PlanetScale", "pscale_tkn_", 43, urlSafe), marked("PlanetScale password", "pscale_pw_", 43, urlSafe),
 	token("Atlassian", func() string { return "ATATT3" + some(186, urlSafe) }), marked("Artifactory", "AKCp", 69, alnum),
 	token("Square", func() string { return "sq0atp-" + some(22, urlSafe) }), token("Mailgun", func() string { return "key-" + some(32, lowHex) }),
 	token("Brevo", func() string { return "xkeysib-" + some(64, lowHex) + "-" + some(16, alnum) }),
@@ -178,7 +178,7 @@ var leaks = slices.Concat([]leak{
 	{settings, "Compose's environment", "compose.yaml", func() string {
 		return "services:\n  db:\n    image: postgres\n    environment:\n      POSTGRES_PASSWORD: " + password() + "\n"
 	}},
-	{settings, "Compose's environment, as a list", "docker-compose.yml", func() string {
+	{settings, "Compose's environment as a list", "docker-compose.yml", func() string {
 		return "services:\n  db:\n    environment:\n      - POSTGRES_PASSWORD=" + password() + "\n"
 	}},
 	{settings, "application.properties", "application.properties", func() string { return "spring.datasource.password=" + password() + "\n" }},
@@ -203,10 +203,10 @@ var leaks = slices.Concat([]leak{
 		return `{"registry.example.com":{"auth":"` + base64.StdEncoding.EncodeToString([]byte("me:"+password())) + `","email":"x"}}`
 	}},
 	{settings, "AWS' credentials", ".aws/credentials", func() string { return "[default]\naws_secret_access_key = " + some(40, base64er) + "\n" }},
-	{settings, "kubeconfig, a token", ".kube/config", func() string {
+	{settings, "kubeconfig with a token", ".kube/config", func() string {
 		return "apiVersion: v1\nkind: Config\nusers:\n- name: me\n  user:\n    token: " + some(40, alnum) + "\n"
 	}},
-	{settings, "kubeconfig, a key", "kubeconfig", func() string {
+	{settings, "kubeconfig with a key", "kubeconfig", func() string {
 		return "apiVersion: v1\nkind: Config\nusers:\n- name: me\n  user:\n    client-key-data: " + base64.StdEncoding.EncodeToString([]byte(pemKey("RSA PRIVATE "+"KEY", 25))) + "\n"
 	}},
 	{settings, "terraform.tfvars", "terraform.tfvars", func() string { return "region = \"eu\"\ndb_password = \"" + password() + "\"\n" }},
@@ -372,21 +372,6 @@ func scanners(t *testing.T) []scanner {
 			return named
 		}})
 	}
-	if hasPeer(trivyImage) {
-		all = append(all, scanner{"trivy", func(t *testing.T, dir string) (named []string) {
-			var found struct {
-				Results []struct{ Target string }
-			}
-			report := peer(t, "trivy", "fs", "--quiet", "--offline-scan", "--scanners", "secret", "--format", "json", dir)
-			if err := json.Unmarshal([]byte(report), &found); err != nil {
-				t.Fatalf("trivy: %v\n%s", err, report)
-			}
-			for _, r := range found.Results {
-				named = append(named, filepath.Join(dir, r.Target))
-			}
-			return named
-		}})
-	}
 	return all
 }
 
@@ -465,18 +450,45 @@ func leakTable(columns []tool, found, wrong map[tool][]int) string {
 	row("nothing secret", harmless, wrong, func(leak) bool { return true })
 	for _, which := range columns {
 		list := func(sentence string, forms []leak, counted func(i int) bool) {
-			var names []string
+			var groups []string
+			names := map[string][]string{}
 			for i, l := range forms {
+				if counted(i) && !slices.Contains(groups, l.group) {
+					groups = append(groups, l.group)
+				}
 				if counted(i) {
-					names = append(names, strings.TrimPrefix(l.group+": ", ": ")+l.form)
+					names[l.group] = append(names[l.group], l.form)
 				}
 			}
-			if len(names) > 0 {
-				fmt.Fprintf(&b, "\n%s %s: %s.\n", which, sentence, strings.Join(names, "; "))
+			for i, group := range groups {
+				groups[i] = strings.TrimPrefix(group+": ", ": ") + strings.Join(names[group], ", ")
+			}
+			if len(groups) > 0 {
+				b.WriteString("\n" + wrapped(fmt.Sprintf("%s %s: %s.", which, sentence, strings.Join(groups, "; "))))
 			}
 		}
 		list("does not find, or not always", leaks, func(i int) bool { return found[which][i] < samples })
 		list("flags, though nothing secret is in it", harmless, func(i int) bool { return wrong[which][i] > 0 })
 	}
 	return b.String()
+}
+
+// wrapped is the text in lines as the pages have them.
+func wrapped(text string) string {
+	const width = 120
+	var b strings.Builder
+	column := 0
+	for word := range strings.FieldsSeq(text) {
+		switch {
+		case column > 0 && column+1+len(word) > width:
+			b.WriteString("\n")
+			column = 0
+		case column > 0:
+			b.WriteString(" ")
+			column++
+		}
+		b.WriteString(word)
+		column += len(word)
+	}
+	return b.String() + "\n"
 }

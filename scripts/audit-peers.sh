@@ -2,12 +2,11 @@
 # Compares the audit with public tools that look at containers, and writes what each finds
 # to docs/audit-peers.md. The containers, and the words by which a tool says what it has
 # found, are in e2e/peers_test.go and e2e/leaks_test.go. The tools are built the first time,
-# which takes half an hour for trivy alone.
+# which takes minutes.
 # shellcheck source=lib.sh
 . "$(dirname -- "$0")/lib.sh"
 
 kube_score=v1.20.0
-trivy=v0.74.0
 gitleaks=v8.30.1
 
 peers=$tools/peers
@@ -27,7 +26,6 @@ scratch_dir
 mkdir -p "$peers"
 peer kube-score github.com/zegl/kube-score/cmd/kube-score "$kube_score"
 peer gitleaks github.com/zricethezav/gitleaks/v8 "$gitleaks"
-peer trivy github.com/aquasecurity/trivy/cmd/trivy "$trivy"
 
 step "what each of them finds"
 cd "$root/e2e"
