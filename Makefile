@@ -6,7 +6,7 @@ export VERSION COMMIT
 
 COMPOSE := scripts/compose.sh
 
-.PHONY: pictures k8s swarm examples help up down logs audit compare run test soak mutate bench build images size size-record history release push reproduce clean
+.PHONY: peers pictures k8s swarm examples help up down logs audit compare run test soak mutate bench build images size size-record history release push reproduce clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s  %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,9 @@ build: ## build the binary, ./imagelab
 images: ## build both images
 	@scripts/base-images.sh
 	@$(COMPOSE) build scratch alpine
+
+peers: images ## compare the audit with other tools, into docs/audit-peers.md; first some minutes
+	@scripts/audit-peers.sh
 
 size: ## compare the binary and the images with docs/size.md; make size-record renews it
 	@scripts/size.sh

@@ -12,9 +12,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -440,5 +442,90 @@ func TestAuditProgressLine(t *testing.T) {
 	slow.clear()
 	if got, want := out.String(), "\r100 files after 60 s\r\x1b[K"; got != want {
 		t.Errorf("a walk that began a minute ago says %q, want %q", got, want)
+	}
+}
+
+// TestAuditSaysHowFarItIs: a walk that takes longer than two seconds shows a line on a terminal, which goes before the
+// report comes, and --walk-timeout bounds it. The tree is one directory, and grows until it is large enough for this
+// machine: files of zeros, which are searched to their ends and take no room.
+func TestAuditSaysHowFarItIs(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	audit := func(stderr io.Writer, args ...string) (report string) {
+		t.Helper()
+		cmd := exec.Command(os.Args[0], append([]string{"--audit", "--root", dir, "--only", "secrets-in-files", "--format", "json"}, args...)...)
+		cmd.Env = append(sandboxed(), asProgram+"=1", "PATH="+os.Getenv("PATH"))
+		var stdout bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &stdout, stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		overdue := time.AfterFunc(scriptPatience, func() { _ = cmd.Process.Kill() })
+		defer overdue.Stop()
+		if err := cmd.Wait(); err != nil {
+			t.Fatalf("--audit %q: %v\n%s", args, err, &stdout)
+		}
+		return stdout.String()
+	}
+	grow := func(from, to int) {
+		t.Helper()
+		for n := from; n < to; n++ {
+			name := filepath.Join(dir, fmt.Sprint(n))
+			if err := errors.Join(os.WriteFile(name, nil, 0o600), os.Truncate(name, 1<<20)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// seen is how many files the report is about, and what it says of those that are missing.
+	seen := func(report string) (files int, reason string) {
+		t.Helper()
+		var r struct {
+			Facts  struct{ Image struct{ Files int } }
+			Checks []struct{ Status, Reason string }
+		}
+		if err := json.Unmarshal([]byte(report), &r); err != nil || len(r.Checks) != 1 || r.Checks[0].Status != "pass" {
+			t.Fatalf("%v, want one check that passes in %s", err, report)
+		}
+		return r.Facts.Image.Files, r.Checks[0].Reason
+	}
+
+	files, shown := 0, ""
+	for began, more := time.Now(), 50; !strings.Contains(shown, "files after"); more = files {
+		if time.Since(began) > scriptPatience {
+			t.Fatalf("no line on the terminal for %d files", files)
+		}
+		grow(files, files+more)
+		files += more
+		reader, terminal := openTerminal(t)
+		if err := unix.IoctlSetWinsize(int(terminal.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80}); err != nil {
+			t.Fatal(err)
+		}
+		var output bytes.Buffer
+		copied := make(chan struct{})
+		go func() { // until the terminal's last user closes it
+			defer close(copied)
+			_, _ = io.Copy(&output, reader)
+		}()
+		report := audit(terminal)
+		terminal.Close()
+		<-copied
+		shown = output.String()
+		if n, reason := seen(report); n != files || reason != "" {
+			t.Fatalf("the report is about %d files (%s), want %d", n, reason, files)
+		}
+	}
+	if !regexp.MustCompile(`^(\r\d+ files after \d+ s)+\r\x1b\[K$`).MatchString(shown) {
+		t.Errorf("the terminal shows %q, want one line that counts, and goes", shown)
+	}
+	for _, word := range regexp.MustCompile(`(\d+) files after (\d+) s`).FindAllStringSubmatch(shown, -1) {
+		if n, _ := strconv.Atoi(word[1]); n < 1 || n >= files || word[2] < "2" && len(word[2]) == 1 {
+			t.Errorf("the terminal shows %q, want fewer than %d files, and no earlier than after 2 s", word[0], files)
+		}
+	}
+
+	var stderr bytes.Buffer
+	n, reason := seen(audit(&stderr, "--walk-timeout", "100ms"))
+	if n >= files || reason != "the walk was stopped after 100ms, with 1 directory or more to go" || stderr.Len() > 0 {
+		t.Errorf("within 100 ms it has seen %d of %d files, %q; without a terminal it says %q", n, files, reason, &stderr)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -374,6 +375,47 @@ func TestMutateRefusesAPackageThatIsNotThere(t *testing.T) {
 	code, stdout, stderr := w.run(t, "mutate.sh", "./nope")
 	if code != 1 || stdout != "" || !strings.Contains(stderr, "error: no package ./nope: want a folder such as ./internal/compare") {
 		t.Errorf("mutate.sh ./nope = %d, %q, %q", code, stdout, stderr)
+	}
+}
+
+// TestPeersAreBuiltOnceAtTheVersionsOfTheirPage: the tools that the audit is compared with.
+func TestPeersAreBuiltOnceAtTheVersionsOfTheirPage(t *testing.T) {
+	t.Parallel()
+	w := newWorkshop(t)
+	w.program(t, "go", `
+echo "$*" >>"$HOME/asked"
+[ "$1" != build ] || while [ $# -gt 0 ]; do [ "$1" != -o ] || { echo "#!/bin/sh" >"$2"; chmod +x "$2"; }; shift; done`)
+	if err := os.MkdirAll(filepath.Join(w.root, "e2e"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	page := readPage(t, "docs/audit-peers.md")
+	peers := regexp.MustCompile(`(?m)^peer (\S+) (\S+) "\$(\w+)"$`).FindAllStringSubmatch(readPage(t, "scripts/audit-peers.sh"), -1)
+	if len(peers) == 0 {
+		t.Fatal("audit-peers.sh builds no peer")
+	}
+	for round := range 2 {
+		asked := filepath.Join(w.root, "asked")
+		_ = os.Remove(asked)
+		if code, _, stderr := w.run(t, "audit-peers.sh", "-v"); code != 0 {
+			t.Fatalf("audit-peers.sh = %d, %s", code, stderr)
+		}
+		got := readPage(t, asked)
+		for _, peer := range peers {
+			version := regexp.MustCompile(`(?m)^` + peer[3] + `=(\S+)$`).FindStringSubmatch(readPage(t, "scripts/audit-peers.sh"))
+			if version == nil || !regexp.MustCompile(peer[1]+`\S* (is )?`+regexp.QuoteMeta(version[1])).MatchString(page) {
+				t.Errorf("docs/audit-peers.md does not name the version of %s, %q", peer[1], version)
+				continue
+			}
+			if has := strings.Contains(got, "get "+peer[2]+"@"+version[1]+"\n"); has != (round == 0) {
+				t.Errorf("round %d: %s %s was built: %t, want it once", round, peer[1], version[1], has)
+			}
+			if _, err := os.Stat(filepath.Join(w.root, ".tools", "peers", peer[1])); err != nil {
+				t.Error(err)
+			}
+		}
+		if want := " . -peers " + filepath.Join(w.root, ".tools", "peers") + " -v\n"; !strings.HasSuffix(got, want) {
+			t.Errorf("audit-peers.sh asks for %q, want the tests with %q at the end", got, want)
+		}
 	}
 }
 

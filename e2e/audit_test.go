@@ -383,6 +383,11 @@ type added struct {
 // layered makes an image of imagelab:scratch and files on top.
 func layered(t *testing.T, files ...added) string {
 	t.Helper()
+	return layeredOn(t, "imagelab:scratch", files...)
+}
+
+func layeredOn(t *testing.T, base string, files ...added) string {
+	t.Helper()
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
 	for _, f := range files {
@@ -397,7 +402,7 @@ func layered(t *testing.T, files ...added) string {
 		t.Fatal(err)
 	}
 	name, image := newName(), newName()
-	docker(t, "create", "--name", name, "--label", label(), "imagelab:scratch")
+	docker(t, "create", "--name", name, "--label", label(), base)
 	defer docker(t, "rm", name)
 	cp := exec.Command("docker", "cp", "-", name+":/")
 	cp.Stdin = &layer
@@ -409,13 +414,20 @@ func layered(t *testing.T, files ...added) string {
 	return image
 }
 
+// imagelabOf is the binary of the image, to be mounted into others.
+func imagelabOf(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "imagelab")
+	if err := os.WriteFile(binary, saved(t, imageOf("scratch")).files["imagelab"].content, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return binary
+}
+
 func TestAuditInForeignImages(t *testing.T) {
 	t.Parallel()
 	needEngine(t)
-	binary := filepath.Join(t.TempDir(), "imagelab")
-	if err := os.WriteFile(binary, saved(t, "imagelab:scratch").files["imagelab"].content, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	binary := imagelabOf(t)
 	empty := newName()
 	t.Cleanup(func() { docker(t, "image", "rm", "-f", empty) })
 	importEmpty(t, empty)
@@ -493,11 +505,7 @@ func TestAuditOfADebianImage(t *testing.T) {
 	if _, stderr, err := execute(t, pack); err != nil {
 		t.Fatalf("docker import: %v\n%s", err, stderr)
 	}
-	binary := filepath.Join(t.TempDir(), "imagelab")
-	if err := os.WriteFile(binary, saved(t, "imagelab:scratch").files["imagelab"].content, 0o755); err != nil {
-		t.Fatal(err)
-	}
-
+	binary := imagelabOf(t)
 	stdout, stderr, code := try(t, "run", "--rm", "--label", label(), "--memory", "32m", "--memory-swap", "32m",
 		"-v", binary+":/audit:ro", "--entrypoint", "/audit", image, "--audit", "--format", "json")
 	var r report

@@ -60,8 +60,17 @@ func FuzzParseStat(f *testing.F) {
 }
 
 func FuzzSecrets(f *testing.F) {
-	f.Add([]byte(testKey))
-	f.Fuzz(func(t *testing.T, data []byte) { keyMaterial(data) })
+	for _, text := range []string{
+		testKey, "PrivateKey = x", `"d": "x" "kty"`, "LS0tLS1CRUdJTi", "a://b:c@d", "#!/bin/sh\nexport A_TOKEN=b",
+		"define( 'DB_PASSWORD', 'x' );", "<password>x", "requirepass x", "8Q~", ":AA",
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, name := range []string{"x", ".env", "wp-config.php", "settings.xml", "settings.py", "redis.conf", ".npmrc"} {
+			secretIn(name, data)
+		}
+	})
 }
 
 func TestParseMountinfo(t *testing.T) {

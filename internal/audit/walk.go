@@ -126,16 +126,14 @@ func (c *container) walk(ctx context.Context) error {
 			w.unreadDirs += len(pending)
 			break
 		}
-		if c.sys.Progress != nil {
-			c.sys.Progress(w.files)
-		}
 		dir := pending[len(pending)-1]
 		pending, err = w.list(ctx, dir, pending[:len(pending)-1])
 		switch {
 		case err == nil, errors.Is(err, fs.ErrNotExist):
 		case whole.Err() != nil:
 			return whole.Err()
-		case ctx.Err() != nil:
+		case ctx.Err() != nil: // in the middle of the directory, which may have been the last one
+			w.cut = true
 			w.unreadDirs++
 		case dir == ".":
 			c.tree.err = readError("/", err)
@@ -184,6 +182,9 @@ func (w *walker) list(ctx context.Context, dir string, pending []string) ([]stri
 			}
 			if err := ctx.Err(); err != nil {
 				return pending, err
+			}
+			if w.c.sys.Progress != nil {
+				w.c.sys.Progress(w.files)
 			}
 			info, err := e.Info()
 			if err != nil {

@@ -2,6 +2,7 @@
 // program. It is static, so that it runs on nothing at all:
 //
 //	helper write PATH...   create each file and say how that went, a line each
+//	helper sleep           wait for SIGTERM
 //	helper orphans N       leave N processes to PID 1, one after the other
 //	helper -c "hang"       be a probe that never ends, with a child; mounted as
 //	                       /bin/sh it is what a probe in shell form runs
@@ -13,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"syscall"
 )
@@ -36,6 +38,11 @@ func run(args []string) error {
 		for _, path := range args[1:] {
 			fmt.Printf("%s: %s\n", path, write(path))
 		}
+		return nil
+	case "sleep":
+		stop := make(chan os.Signal, 1)
+		signal.Notify(stop, syscall.SIGTERM)
+		<-stop
 		return nil
 	case "orphans":
 		n, err := strconv.Atoi(args[1])
