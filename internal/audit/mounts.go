@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,11 +15,11 @@ import (
 
 // isRuntimeFile says whether the mount is one of the files that engines make for
 // every container: it lies at one of these places and comes from where an engine or
-// the kubelet keeps such files, or from a tmpfs, as with Podman.
+// the kubelet keeps such files.
 func isRuntimeFile(m mount) bool {
 	switch m.point {
 	case "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/termination-log", "/run/.containerenv", "/etc/mtab":
-		return m.fstype == "tmpfs" || containerIn(m.root) != "" || strings.Contains(m.root, "/pods/") || strings.Contains(m.root, "/overlay-containers/") ||
+		return containerIn(m.root) != "" || strings.Contains(m.root, "/pods/") || strings.Contains(m.root, "/overlay-containers/") ||
 			strings.Contains(m.root, "/sandboxes/")
 	}
 	return false
@@ -62,7 +61,7 @@ func writableMounts(c *container) verdict {
 	}
 	var points []string
 	for _, m := range c.mounts {
-		if m.readOnly() || m.isPseudo() || m.fstype == "tmpfs" && !c.isForeignTmpfs(m) || m.point == "/" || isRuntimeFile(m) || c.isSocket(m) {
+		if m.readOnly() || m.isPseudo() || m.inMemory() && !c.isForeignTmpfs(m) || m.point == "/" || isRuntimeFile(m) || c.isSocket(m) {
 			continue
 		}
 		points = append(points, m.point)
@@ -174,6 +173,8 @@ var runtimeSockets = []string{
 	"run/podman/podman.sock", "var/run/podman/podman.sock", "podman/podman.sock", "podman.sock",
 	"run/cri-dockerd.sock", "var/run/cri-dockerd.sock", "cri-dockerd.sock",
 	"run/buildkit/buildkitd.sock", "buildkit/buildkitd.sock", "buildkitd.sock",
+	"var/lib/lxd/unix.socket", "var/snap/lxd/common/lxd/unix.socket", "var/lib/incus/unix.socket",
+	"lxd/unix.socket", "incus/unix.socket",
 }
 
 // runtimeSocket looks under the root and under every mount, as the socket may
@@ -194,7 +195,7 @@ func runtimeSocket(c *container) verdict {
 		}
 		if c.isSocket(m) {
 			known := slices.ContainsFunc(runtimeSockets, func(s string) bool {
-				return path.Base(s) == path.Base(m.root) || path.Base(s) == path.Base(m.point)
+				return strings.HasSuffix(m.root, "/"+s) || strings.HasSuffix(m.point, "/"+s)
 			})
 			if known {
 				found = append(found, m.point)
@@ -231,16 +232,22 @@ func runtimeSocket(c *container) verdict {
 // filesystem: on a host with a separate /var, /var/lib/docker reads /lib/docker.
 var hostDirectories = []string{
 	"/boot", "/dev", "/etc", "/proc", "/sys", "/root", "/home", "/run", "/var/run", "/var/spool/cron",
+	"/usr/lib/systemd", "/lib/systemd", "/var/backups",
 	"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet", "/var/lib/rancher", "/var/lib/etcd",
+	"/var/lib/lxc", "/var/lib/lxd", "/var/lib/incus", "/var/lib/libvirt", "/var/lib/machines", "/var/lib/cloud",
 	"/lib/docker", "/lib/containerd", "/lib/containers", "/lib/kubelet", "/docker", "/containerd",
 }
 
 // hostTops are directories of a host that hold so much else that only they
 // themselves are sensitive, and not all below.
 var hostTops = []string{
-	"/", "/lib", "/lib32", "/lib64", "/libx32", "/usr", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/local", "/usr/local/bin", "/bin", "/sbin",
+	"/", "/lib", "/lib32", "/lib64", "/libx32", "/usr", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/local", "/usr/local/bin", "/usr/local/sbin", "/bin", "/sbin",
 	"/var", "/var/lib", "/var/log", "/var/spool", "/opt",
 }
+
+// harmless are parts of a host's /etc that say nothing of it and are mounted often, for the
+// time zone and the certificates that programs trust.
+var harmless = []string{"/etc/localtime", "/etc/timezone", "/etc/ssl/certs", "/etc/pki/ca-trust", "/etc/ca-certificates"}
 
 // hostPath is the root of the mount as a path of the host: btrfs puts the subvolume
 // in front.
@@ -306,7 +313,7 @@ func (c *container) hostMount(m mount) (kind string, found Status) {
 		return "a second " + m.fstype, Fail
 	case m.fstype == "proc" && m.device != proc.device, m.fstype == "sysfs" && m.device != sys.device:
 		return "the host's " + path.Join("/"+strings.TrimSuffix(m.fstype, "fs"), m.root), Fail
-	case strings.HasPrefix(m.fstype, "cgroup") && !under(m.point, "/sys/fs/cgroup"):
+	case strings.HasPrefix(m.fstype, "cgroup") && (!under(m.point, "/sys/fs/cgroup") || strings.HasPrefix(m.root, "/..")):
 		return "the host's cgroups", Fail
 	case m.fstype == "mqueue" && m.point != "/dev/mqueue":
 		return "message queues", Warn
@@ -330,6 +337,9 @@ func (c *container) hostMount(m mount) (kind string, found Status) {
 	if c.kubernetes && mounted && hosts.device != m.device {
 		return "", Pass
 	}
+	if m.readOnly() && slices.ContainsFunc(harmless, func(dir string) bool { return under(root, dir) }) {
+		return "the host's " + root, Warn
+	}
 	if slices.Contains(hostTops, root) || slices.ContainsFunc(hostDirectories, func(dir string) bool { return under(root, dir) }) {
 		return "the host's " + root, Fail
 	}
@@ -350,13 +360,21 @@ func (c *container) hostTmpfs(m mount) (kind string, found Status) {
 			n++
 		}
 	}
+	top, _, _ := strings.Cut(strings.TrimPrefix(m.root, "/"), "/")
 	switch {
 	case n >= 2:
 		return "the host's /run", Fail
+	case slices.Contains(runDirectories, top):
+		return "the host's " + path.Join("/run", m.root), Fail
 	case m.root != "/":
 		return "the host's " + m.root + ", in memory", Warn
 	}
 	return "a tmpfs from outside", Warn
+}
+
+// runDirectories are in the /run of a host. Of a part of that tmpfs only the path within it shows.
+var runDirectories = []string{
+	"systemd", "dbus", "udev", "containerd", "docker", "crio", "podman", "containers", "libpod", "libvirt", "credentials", "netns", "runc", "crun",
 }
 
 // wholeFilesystem judges a mount of the top of a filesystem: the host's root, or
@@ -386,10 +404,11 @@ func (c *container) wholeFilesystem(m mount) (kind string, found Status) {
 // .../containers/ID/FILE, .../pods/UID/volumes/... Compose and Swarm put secrets
 // under /run/secrets: a single file, from no directory of the host's system.
 func (c *container) isManaged(m mount) bool {
-	if m.point == "/sbin/docker-init" || path.Base(m.root) == "docker-init" {
-		return true
+	system := func(dir string) bool { return dir != "/home" && dir != "/root" && under(m.hostPath(), dir) }
+	if m.point == "/sbin/docker-init" || m.point == "/dev/init" || m.point == "/run/podman-init" {
+		return m.readOnly() && !slices.ContainsFunc(hostDirectories, system)
 	}
-	if strings.HasPrefix(m.point, "/run/secrets/") && !slices.ContainsFunc(hostDirectories, func(dir string) bool { return dir != "/home" && dir != "/root" && under(m.hostPath(), dir) }) {
+	if strings.HasPrefix(m.point, "/run/secrets/") && !slices.ContainsFunc(hostDirectories, system) {
 		info, err := c.stat(m.point)
 		return err != nil || !info.IsDir()
 	}
@@ -398,12 +417,28 @@ func (c *container) isManaged(m mount) bool {
 		rest := parts[i+1:]
 		switch {
 		case part == "volumes" && len(rest) >= 2 && rest[1] == "_data",
-			(part == "containers" || part == "overlay-containers") && len(rest) >= 2 && isContainerID(rest[0]),
+			part == "containers" && len(rest) >= 2 && isContainerID(rest[0]) && slices.Contains(engineFiles, rest[1]),
+			part == "overlay-containers" && len(rest) >= 3 && isContainerID(rest[0]) && slices.Contains(engineFiles, rest[2]),
 			part == "pods" && len(rest) >= 2 && slices.Contains([]string{"volumes", "volume-subpaths", "etc-hosts", "containers"}, rest[1]):
-			return true
+			return part != "pods" || c.isOwnPod(rest[0])
 		}
 	}
 	return false
+}
+
+// engineFiles are what engines make for a container in a directory of its own, and mount. Beside
+// them lie its configuration, with all variables, and its log.
+var engineFiles = []string{
+	"hosts", "hostname", "resolv.conf", "mounts", "secrets", "shm", "run", "passwd", "group", "localtime", ".containerenv",
+}
+
+// isOwnPod says whether the kubelet's directory with this name is of the pod that the container
+// is in, as far as /etc/hosts shows that.
+func (c *container) isOwnPod(uid string) bool {
+	hosts, _ := c.mountAt("/etc/hosts")
+	_, after, known := strings.Cut(hosts.root, "/pods/")
+	own, _, _ := strings.Cut(after, "/")
+	return !known || own == uid
 }
 
 // isContainerID says whether s is 64 hexadecimal digits.
@@ -555,7 +590,7 @@ func (d device) String() string {
 
 // status is Pass for the nodes that every container gets, Fail for what opens
 // the host's disks or memory, or makes a kernel object of its own (fuse, kvm,
-// loop control, msr, cpuid).
+// device mapper, loop control, SCSI generic, msr, cpuid).
 func (d device) status() Status {
 	switch {
 	case d.block:
@@ -567,7 +602,7 @@ func (d device) status() Status {
 		return Fail
 	case d.major == 5 && d.minor <= 2, d.major == 136: // tty, console, ptmx; pts
 		return Pass
-	case d.major == 10 && slices.Contains([]uint32{229, 232, 237}, d.minor), d.major == 202, d.major == 203:
+	case d.major == 10 && slices.Contains([]uint32{229, 232, 236, 237}, d.minor), d.major == 21, d.major == 202, d.major == 203:
 		return Fail
 	}
 	return Warn
@@ -640,6 +675,25 @@ func (c *container) deviceRules() ([]string, error) {
 	return strings.Split(values[0], "\n"), nil
 }
 
+// opensDisk says whether the rule lets a node be read or written that is a disk or the kernel's memory:
+// with MKNOD whoever is root makes one.
+func opensDisk(rule string) bool {
+	fields := strings.Fields(rule)
+	if len(fields) != 3 || !strings.ContainsAny(fields[2], "rw") {
+		return false
+	}
+	major, minor, _ := strings.Cut(fields[1], ":")
+	a, err1 := strconv.ParseUint(major, 10, 32)
+	b, err2 := strconv.ParseUint(minor, 10, 32)
+	switch {
+	case fields[0] != "c":
+		return true
+	case err1 == nil && err2 == nil:
+		return a == 1 && device{major: 1, minor: uint32(b)}.status() == Fail
+	}
+	return err1 != nil || a == 1
+}
+
 func deviceNodes(c *container) verdict {
 	devices, err := c.devices()
 	if err != nil {
@@ -668,11 +722,13 @@ func deviceNodes(c *container) verdict {
 		}
 	}
 	var extra []string
+	caps, _ := c.subject.value.mask("CapBnd")
 	rules, err := c.deviceRules()
 	if err == nil {
 		for _, rule := range rules {
 			if rule = strings.TrimSpace(rule); rule != "" && !slices.Contains(defaultDeviceRules, rule) {
 				extra = append(extra, rule)
+				failed = failed || caps&capMknod != 0 && opensDisk(rule)
 			}
 		}
 	}
@@ -684,11 +740,14 @@ func deviceNodes(c *container) verdict {
 		evidence = append(evidence, "allowed in devices.list: "+strings.Join(firstFew(extra), ", "))
 	}
 	text := strings.Join(evidence, "; ")
+	if len(names) == 0 {
+		names = []string{"DEVICE"}
+	}
 	switch {
 	case failed:
 		return fail("%s", text).at(names...)
 	case len(evidence) > 0:
-		return warn("%s", text).at(cmp.Or(slices.Concat(names, []string{"DEVICE"})...))
+		return warn("%s", text).at(names...)
 	}
 	return pass("only the usual ones among %s in /dev and %d elsewhere", plural(inDev, "node"), len(devices)-inDev)
 }

@@ -98,7 +98,8 @@ func (c *container) otherContainer() string {
 // containerIn returns the id of a container that is a part of the path, or "".
 func containerIn(name string) string {
 	for part := range strings.SplitSeq(name, "/") {
-		part = strings.TrimSuffix(strings.TrimPrefix(part, "docker-"), ".scope")
+		part = strings.TrimSuffix(part, ".scope") // docker-ID.scope, kubepods-PODS:cri-containerd:ID
+		part = part[strings.LastIndexAny(part, "-:")+1:]
 		if isContainerID(part) {
 			return part
 		}

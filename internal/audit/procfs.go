@@ -106,6 +106,7 @@ const (
 	capSysPtrace      = 1 << 19
 	capSysAdmin       = 1 << 21
 	capSysNice        = 1 << 23
+	capMknod          = 1 << 27
 	capSysTime        = 1 << 25
 	capPerfmon        = 1 << 38
 	// capDefault are the 14 that Docker and containerd grant.
@@ -149,14 +150,17 @@ func (m mount) isMask() bool {
 // isTmpfs says whether m is a tmpfs that can be filled: no bind of a part of
 // one, no mask. Docker makes /dev and the cgroup v1 directory as it wants them.
 func (m mount) isTmpfs() bool {
-	return m.fstype == "tmpfs" && m.root == "/" && !m.readOnly() && m.point != "/dev" && m.point != "/sys/fs/cgroup"
+	return m.inMemory() && m.root == "/" && !m.readOnly() && m.point != "/dev" && m.point != "/sys/fs/cgroup"
 }
+
+// inMemory says whether what is stored ends with the mount. A ramfs is a tmpfs that has no size.
+func (m mount) inMemory() bool { return m.fstype == "tmpfs" || m.fstype == "ramfs" }
 
 // isPseudo says whether m shows the kernel and stores nothing.
 func (m mount) isPseudo() bool {
 	switch m.fstype {
 	case "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs", "securityfs", "debugfs", "tracefs",
-		"bpf", "pstore", "configfs", "fusectl", "binfmt_misc", "nsfs", "efivarfs", "autofs", "rpc_pipefs", "hugetlbfs":
+		"bpf", "pstore", "configfs", "fusectl", "binfmt_misc", "nsfs", "efivarfs", "autofs", "rpc_pipefs", "hugetlbfs", "fuse.lxcfs":
 		return true
 	}
 	return false
