@@ -162,7 +162,10 @@ func TestEachFlagFlipsItsChecks(t *testing.T) {
 	key := "-----BEGIN " + "PRIVATE KEY-----\n" + strings.Repeat("MC4CAQAwBQYDK2VwBCIEIJ", 4) + "\n"
 
 	other := newName()
-	t.Cleanup(func() { docker(t, "rm", "-f", "-v", other) })
+	t.Cleanup(func() {
+		docker(t, "rm", "-f", "-v", other)
+		_, _, _ = try(t, "volume", "rm", "-f", other)
+	})
 	docker(t, "run", "-d", "--name", other, "--label", label(), "--no-healthcheck", "--ipc", "shareable", "imagelab:scratch")
 	config := filepath.Join(filepath.Dir(inspect[string](t, other, ".HostsPath")), "config.v2.json")
 	secret := filepath.Join(shared, "key")
@@ -279,7 +282,7 @@ func TestEachFlagFlipsItsChecks(t *testing.T) {
 			"sensitive-host-mounts": warns, "writable-mounts": warns, "tmpfs-options": fails, "tmpfs-size": warns}},
 		{name: "the variables of another container", options: []string{"-v", config + ":/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
 		{name: "a file of /etc where Docker puts its init", options: []string{"-v", "/etc/shadow:/sbin/docker-init:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
-		{name: "a volume that is a folder of the host", options: []string{"--mount", "type=volume,dst=/x,readonly,volume-opt=type=none,volume-opt=o=bind,volume-opt=device=/etc"},
+		{name: "a volume that is a folder of the host", options: []string{"--mount", "type=volume,src=" + other + ",dst=/x,readonly,volume-opt=type=none,volume-opt=o=bind,volume-opt=device=/etc"},
 			want: map[string]string{"sensitive-host-mounts": fails}},
 		{name: "the time zone", options: []string{"-v", "/etc/timezone:/etc/timezone:ro"}, want: map[string]string{"sensitive-host-mounts": warns}},
 		{name: "the certificates that the host trusts", options: []string{"-v", "/etc/ssl/certs:/etc/ssl/certs:ro"}, want: map[string]string{"sensitive-host-mounts": warns}},

@@ -16,6 +16,7 @@ finish() {
 	lxc-stop -k -P "$top/lxc" -n web >/dev/null 2>&1
 	podman rm -f -t 0 imagelab-record >/dev/null 2>&1
 	podman image rm -f localhost/imagelab:record >/dev/null 2>&1
+	rmdir /sys/fs/cgroup/*/machine-record 2>/dev/null
 	rm -rf "$top"
 }
 trap 'status=$?; set +e; finish; exit $status' EXIT
@@ -54,12 +55,17 @@ keep() {
 	say "$(find "$into" -type f | wc -l) files"
 }
 
+# podman without the second version of cgroups, as crun refuses both at once.
+podman() {
+	unshare -m sh -c 'umount /sys/fs/cgroup/unified 2>/dev/null; exec podman --cgroup-manager=cgroupfs "$@"' podman "$@"
+}
+
 # in_podman POSTURE FLAG... runs the image with these flags and records it.
 in_podman() {
 	posture=$1
 	wants "$posture" || return 0
 	shift
-	podman --cgroup-manager=cgroupfs "$@" >/dev/null
+	podman --runtime "$runtime" "$@" >/dev/null
 	await podman exec imagelab-record /imagelab --healthcheck
 	podman exec imagelab-record /record -record | keep "$posture"
 	podman rm -f -t 0 imagelab-record >/dev/null
@@ -76,8 +82,9 @@ in_lxc() {
 			"lxc.rootfs.path = dir:$top/root" "lxc.init.cmd = /imagelab" "lxc.environment = IMAGELAB_DATA_DIR=/tmp" "$@"
 	} >"$top/lxc/web/config"
 	lxc-start -P "$top/lxc" -n web
-	await lxc-attach -P "$top/lxc" -n web --clear-env -- /imagelab --healthcheck
-	lxc-attach -P "$top/lxc" -n web --clear-env -- /record -record | keep "$posture"
+	sleep 1 # its loopback is down, so that no probe tells when it serves
+	# shellcheck disable=SC2086 # as is several words, or none
+	lxc-attach -P "$top/lxc" -n web --clear-env $as -- /record -record | keep "$posture"
 	lxc-stop -k -P "$top/lxc" -n web
 }
 
@@ -87,15 +94,47 @@ in_nspawn() {
 	posture=$1
 	wants "$posture" || return 0
 	shift
-	systemd-nspawn --quiet --register=no --keep-unit --pipe -M web -D "$top/root" "$@" /imagelab -- /record -record | keep "$posture"
+	$limited systemd-nspawn --quiet --register=no --keep-unit --pipe -M web -D "$top/root" "$@" /imagelab -- /record -record | keep "$posture"
 }
 
 tar -C "$top/root" -c . | podman import -c 'ENTRYPOINT ["/imagelab"]' - localhost/imagelab:record >/dev/null
 image=localhost/imagelab:record
 options='--read-only --read-only-tmpfs=false --tmpfs /tmp:size=16m,mode=1777,noexec,nosuid,nodev --cap-drop ALL
-	--security-opt no-new-privileges --cgroupns private --memory 64m --cpus 1 --pids-limit 64 --ulimit core=0:0 --ulimit nofile=8192:8192'
+	--security-opt no-new-privileges --cgroupns private --memory 64m --cpus 1 --pids-limit 64 --ulimit core=0:0 --ulimit nofile=8192:8192
+	--ulimit nproc=4096:4096'
 
-in_podman podman-default run -d --name imagelab-record $image
+runtime=runc
+# Not every machine may raise the bound on descriptors to the million that is the default.
+in_podman podman-default run -d --name imagelab-record --ulimit nofile=8192:8192 --ulimit nproc=4096:4096 $image
+# shellcheck disable=SC2086 # they are several words
 in_podman podman-hardened run -d --name imagelab-record --user 65532:65532 $options $image
-in_podman podman-privileged run -d --name imagelab-record --privileged --user 65532:65532 $image
-in_podman podman-crun --runtime crun run -d --name imagelab-record --user 65532:65532 $options $image
+in_podman podman-privileged run -d --name imagelab-record --ulimit nofile=8192:8192 --ulimit nproc=4096:4096 --privileged --user 65532:65532 $image
+runtime=crun
+# shellcheck disable=SC2086
+in_podman podman-crun run -d --name imagelab-record --user 65532:65532 $options $image
+
+as=
+in_lxc lxc-default "lxc.net.0.type = empty"
+as="--uid=65532 --gid=65532"
+in_lxc lxc-hardened "lxc.net.0.type = empty" "lxc.init.uid = 65532" "lxc.init.gid = 65532" "lxc.cap.drop =" "lxc.cap.keep = none" \
+	"lxc.no_new_privs = 1" "lxc.rootfs.options = ro" "lxc.mount.auto =" "lxc.mount.auto = cgroup:ro:force proc:mixed sys:ro" \
+	"lxc.mount.entry = tmpfs tmp tmpfs size=16m,mode=1777,noexec,nosuid,nodev 0 0" \
+	"lxc.cgroup.memory.limit_in_bytes = 64M" "lxc.cgroup.cpu.cfs_period_us = 100000" "lxc.cgroup.cpu.cfs_quota_us = 100000" \
+	"lxc.cgroup.pids.max = 64" "lxc.prlimit.core = 0" "lxc.prlimit.nofile = 8192"
+
+limited=
+in_nspawn nspawn-default
+# As systemd does for the scope of a machine, where it is there.
+for controller in memory cpu pids; do
+	mkdir -p "/sys/fs/cgroup/$controller/machine-record"
+done
+echo 64M >/sys/fs/cgroup/memory/machine-record/memory.limit_in_bytes
+echo 100000 >/sys/fs/cgroup/cpu/machine-record/cpu.cfs_quota_us
+echo 64 >/sys/fs/cgroup/pids/machine-record/pids.max
+limited=in_machine
+in_machine() {
+	# shellcheck disable=SC2016
+	sh -c 'for c in memory cpu pids; do echo $$ >/sys/fs/cgroup/$c/machine-record/cgroup.procs; done; exec "$@"' sh "$@"
+}
+in_nspawn nspawn-hardened --read-only --tmpfs=/tmp:size=16m,mode=1777,noexec,nosuid,nodev --drop-capability=all \
+	--no-new-privileges=yes --private-network --rlimit=RLIMIT_CORE=0:0 --rlimit=RLIMIT_NOFILE=8192:8192

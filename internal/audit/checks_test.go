@@ -363,6 +363,18 @@ var checkCases = []checkCase{
 	{check: "sensitive-host-mounts", name: "a file for /etc/hosts from a tmpfs of the host", edit: hostMount("/me/hosts /etc/hosts ro - tmpfs tmpfs rw"), want: Warn, says: "/me/hosts"},
 	{check: "sensitive-host-mounts", name: "Podman's /etc/hosts in memory", edit: hostMount("/containers/storage/overlay-containers/" + containerID + "/userdata/hosts /etc/hosts rw - tmpfs tmpfs rw"), want: Pass},
 	{check: "sensitive-host-mounts", name: "all cgroups of the host in their place", edit: hostMount("/../.. /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory"), want: Fail, says: "cgroups"},
+	{check: "sensitive-host-mounts", name: "FUSE's connections, as with LXC", edit: hostMount("/fs/fuse/connections /sys/fs/fuse/connections rw - sysfs sysfs rw"), want: Pass},
+	{check: "sysfs-read-only", name: "FUSE's connections, as with LXC", edit: hostMount("/fs/fuse/connections /sys/fs/fuse/connections rw - sysfs sysfs rw"), want: Fail},
+	{check: "sysfs-read-only", name: "the container's own interfaces, as with LXC", edit: hostMount("/devices/virtual/net /sys/devices/virtual/net rw - sysfs sysfs rw"), want: Pass},
+	{check: "sysfs-read-only", name: "the host's interfaces", edit: func(f *fixture) {
+		hostNamespace("net")(f)
+		f.mount("/devices/virtual/net /sys/devices/virtual/net rw - sysfs sysfs rw")
+	}, want: Fail, says: "virtual/net"},
+	{check: "proc-paths-masked", name: "settings of the container's own network, as with LXC", edit: hostMount("/sys/net /proc/sys/net rw - proc proc rw"), want: Pass},
+	{check: "proc-paths-masked", name: "settings of the host's network", edit: func(f *fixture) {
+		hostNamespace("net")(f)
+		f.mount("/sys/net /proc/sys/net rw - proc proc rw")
+	}, want: Fail, says: "/proc/sys/net"},
 	{check: "sensitive-host-mounts", name: "lxcfs", edit: hostMount("/proc/meminfo /proc/meminfo rw - fuse.lxcfs lxcfs rw"), want: Pass},
 	{check: "sensitive-host-mounts", name: "the directory that has brought the auditor", edit: func(f *fixture) {
 		f.mount("/etc /host ro - ext4 /dev/vda rw")
@@ -398,7 +410,20 @@ var checkCases = []checkCase{
 	{check: "zombie-reaping", name: "a /proc that hides PID 1", edit: hidepid, want: Unknown, says: "hidepid"},
 	{check: "sshd-absent", name: "a /proc that hides PID 1", edit: hidepid, want: Unknown, says: "hidepid"},
 	{check: "sshd-absent", name: "busybox's telnetd", edit: func(f *fixture) { f.process(20, 1, "S", "busybox", "busybox telnetd -F") }, want: Fail, says: "telnetd"},
-	{check: "memory-limit", name: "of the program, where nsenter has brought the auditor", edit: func(f *fixture) { entered(f); f.write("proc/self/cgroup", "4:memory:/user.slice\n") }, want: Pass},
+	{check: "memory-limit", name: "of the program, where nsenter has brought the auditor", posture: "root-alpine", edit: func(f *fixture) {
+		f.sub("sys/fs/cgroup/memory/memory.stat", "hierarchical_memory_limit 9223372036854771712", "hierarchical_memory_limit 67108864")
+		startedAlike(f)
+		f.write("proc/self/cgroup", "4:memory:/user.slice\n")
+	}, want: Pass, says: "64 MiB"},
+	{check: "writable-mounts", name: "below what covers it", edit: func(f *fixture) {
+		f.mount("/a /srv rw - ext4 /dev/vda rw")
+		f.mount("/b /srv/b rw - ext4 /dev/vda rw")
+		f.mount("/c /srv ro - ext4 /dev/vda rw")
+	}, want: Pass},
+	{check: "writable-mounts", name: "later in the list, and covered all the same", edit: func(f *fixture) {
+		f.sub("proc/self/mountinfo", "124 106 254:0 ", "9901 106 254:0 /a /srv rw - ext4 x rw\n9902 9901 254:0 /b /srv/b ro - ext4 x rw\n"+
+			"9903 106 254:0 /c /srv/b rw - ext4 x rw\n124 106 254:0 ")
+	}, want: Warn, says: "mountinfo: /srv"},
 	{check: "pid1-sigterm", name: "node's own handler", edit: func(f *fixture) { f.write("proc/1/cmdline", "node\x00/app.js\x00") }, want: Warn, says: "node's own"},
 	{check: "pid1-sigterm", name: "node behind an init", edit: func(f *fixture) {
 		behindInit(f)
@@ -599,7 +624,7 @@ var checkCases = []checkCase{
 	{check: "oom-killable", name: "unreadable", edit: func(f *fixture) { f.deny("proc/1/oom_score_adj") }, want: Unknown, unread: true},
 
 	{check: "cgroup-parent", name: "Docker's", posture: "root-alpine", want: Pass},
-	{check: "cgroup-parent", name: "systemd's", edit: func(f *fixture) { f.write("proc/self/cgroup", "0::/system.slice/docker-" + containerID + ".scope\n") }, want: Pass},
+	{check: "cgroup-parent", name: "systemd's", edit: func(f *fixture) { f.write("proc/self/cgroup", "0::/system.slice/docker-"+containerID+".scope\n") }, want: Pass},
 	{check: "cgroup-parent", name: "another one", edit: func(f *fixture) { f.write("proc/self/cgroup", "0::/other/1f\n") }, want: Warn, says: "/other/1f"},
 	{check: "cgroup-parent", name: "hidden by a namespace", want: NotApplicable},
 	{check: "cgroup-parent", name: "unreadable", edit: func(f *fixture) { f.deny("proc/self/cgroup") }, want: Unknown, unread: true},
@@ -970,10 +995,16 @@ var checkCases = []checkCase{
 		f.sub("proc/self/mountinfo", "/ / ro,noatime master:3", "/ / ro,noatime shared:10 master:3")
 		f.sub("proc/self/mountinfo", "/ /tmp rw,nosuid,nodev,noexec,relatime", "/ /tmp rw,nosuid,nodev,noexec,relatime shared:11")
 	}, want: Pass},
-	{check: "mount-propagation", name: "nspawn with a folder of the host", edit: func(f *fixture) {
+	{check: "mount-propagation", name: "LXC with a folder of the host", edit: func(f *fixture) {
 		f.sub("proc/self/mountinfo", "/ / ro,noatime master:3", "/ / ro,noatime shared:10 master:3")
 		f.mount("/srv /d rw shared:12 - ext4 /dev/vda rw")
 	}, want: Fail, says: "/d"},
+	{check: "mount-propagation", name: "nspawn with a folder of the host", edit: func(f *fixture) {
+		f.sub("proc/self/mountinfo", "/ / ro,noatime master:3", "/ / ro,noatime shared:10 master:3")
+		f.mount("/srv /d rw shared:12 - ext4 /dev/vda rw")
+		withEnv("container=systemd-nspawn")(f)
+	}, want: Pass},
+	{check: "pids-limit", name: "the root of the controller", edit: func(f *fixture) { delete(f.files, "sys/fs/cgroup/pids/pids.max") }, want: Fail, says: "its root"},
 	{check: "setuid-files", name: "setuid that nobody may execute", posture: "root-alpine", edit: func(f *fixture) { f.file("bin/su", "04644", "\x7fELF") }, want: Pass},
 
 	{check: "app-binary-immutable", name: "a script in a directory that its user owns", edit: func(f *fixture) {
@@ -1017,6 +1048,8 @@ func startedAlike(f *fixture) { f.write("proc/1/cgroup", string(f.files["proc/se
 // entered puts the auditor into another cgroup, as nsenter does.
 func entered(f *fixture) {
 	startedAlike(f)
+	f.link("proc/self/ns/cgroup", "cgroup:["+initialNamespaces["cgroup"]+"]")
+	f.write("proc/1/cgroup", "4:memory:/docker/1f\n0::/docker/1f\n")
 	f.write("proc/self/cgroup", "4:memory:/user.slice\n0::/user.slice\n")
 }
 
@@ -1256,7 +1289,9 @@ func TestEachCheckHasItsCases(t *testing.T) {
 }
 
 // TestPostures holds the recorded containers against what they were started
-// with: no other check may flip.
+// with: no other check may flip. Neither LXC nor systemd-nspawn masks all that Docker masks; LXC's own seccomp profile
+// refuses next to nothing, it mounts no cgroups unless told to, and FUSE's connections writable; nspawn leaves
+// its own cgroup writable, and its tmpfs executable.
 func TestPostures(t *testing.T) {
 	t.Parallel()
 	for posture, want := range map[string]string{
@@ -1268,6 +1303,29 @@ func TestPostures(t *testing.T) {
 			"device-nodes=fail memory-limit=fail no-new-privileges=fail not-privileged=fail pids-limit=fail proc-paths-masked=fail " +
 			"rootfs-read-only=fail seccomp-filter=fail sysfs-read-only=fail ulimits=warn user-namespace=warn",
 		"kubernetes": "pids-limit=warn service-account-token=warn tmpfs-options=warn user-namespace=warn",
+		// Of other runtimes, as scripts/record.sh starts them. imagelab has set no_new_privs itself where they have not.
+		"podman-default": "app-binary-immutable=fail capabilities-dropped=fail cgroup-namespace=warn cpu-limit=fail " +
+			"memory-limit=fail no-new-privileges=warn non-root-group=fail rootfs-read-only=fail " +
+			"run-as-non-root=fail ulimits=warn user-namespace=warn",
+		"podman-hardened": "user-namespace=warn",
+		"podman-privileged": "capabilities-added=fail capabilities-dropped=fail cgroup-namespace=warn cpu-limit=fail " +
+			"device-nodes=fail memory-limit=fail no-new-privileges=warn not-privileged=fail proc-paths-masked=fail " +
+			"rootfs-read-only=fail seccomp-filter=fail sysfs-read-only=fail ulimits=warn user-namespace=warn",
+		"podman-crun": "user-namespace=warn",
+		"lxc-default": "app-binary-immutable=fail capabilities-added=fail capabilities-dropped=fail cpu-limit=unknown " +
+			"memory-limit=unknown no-new-privileges=warn non-root-group=fail pids-limit=unknown " +
+			"proc-paths-masked=fail rootfs-read-only=fail run-as-non-root=fail seccomp-filter=warn " +
+			"sysfs-read-only=fail ulimits=warn user-namespace=warn",
+		"lxc-hardened": "device-nodes=warn proc-paths-masked=fail seccomp-filter=warn sysfs-read-only=fail " +
+			"user-namespace=warn",
+		"nspawn-default": "app-binary-immutable=fail capabilities-added=fail capabilities-dropped=fail cpu-limit=fail " +
+			"device-nodes=fail memory-limit=fail network-namespace=fail no-new-privileges=fail " +
+			"non-root-group=fail not-privileged=warn pids-limit=fail proc-paths-masked=fail rootfs-read-only=fail " +
+			"run-as-non-root=fail sensitive-host-mounts=warn sysfs-read-only=fail tmpfs-options=fail ulimits=warn " +
+			"user-namespace=warn",
+		"nspawn-hardened": "device-nodes=warn non-root-group=fail not-privileged=warn proc-paths-masked=fail " +
+			"run-as-non-root=fail sensitive-host-mounts=warn sysfs-read-only=fail tmpfs-options=fail " +
+			"tmpfs-size=warn user-namespace=warn",
 	} {
 		t.Run(posture, func(t *testing.T) {
 			t.Parallel()

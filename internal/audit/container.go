@@ -164,17 +164,14 @@ func (c *container) isOwn(pid int) (own, known bool) {
 	return false, false
 }
 
-// topMounts keeps what can be seen: the last line of each mount point. A mount
+// topMounts keeps what can be seen. A mount
 // of the auditor's executable alone is no part of the container; one of a directory
 // that holds it may be any directory of the host.
 func topMounts(lines []mount, exe string) []mount {
-	top := map[string]int{}
-	for i, m := range lines {
-		top[m.point] = i
-	}
+	tree := newMountTree(lines)
 	var mounts []mount
 	for i, m := range lines {
-		if top[m.point] == i && m.point != exe {
+		if tree.over(m.point) == i && m.point != exe {
 			mounts = append(mounts, m)
 		}
 	}
@@ -192,14 +189,11 @@ func (c *container) mountAt(point string) (mount, bool) {
 
 // mountOver returns the mount that holds the file.
 func (c *container) mountOver(name string) (mount, bool) {
-	var over mount
-	for _, m := range c.mountLines.value {
-		// The last of the longest: a later mount covers an earlier one.
-		if under(name, m.point) && len(m.point) >= len(over.point) {
-			over = m
-		}
+	i := newMountTree(c.mountLines.value).over(name)
+	if i < 0 {
+		return mount{}, false
 	}
-	return over, over.point != ""
+	return c.mountLines.value[i], true
 }
 
 // auditorIsPID1 says whether the auditor stands where the container's program
@@ -456,7 +450,7 @@ func (c *container) cgroupValues(controller, v1File, v2File string) ([]string, c
 // /sys/fs/cgroup. Nil means that the controller is not there.
 func (c *container) hiddenCgroup(controller string) error {
 	_, isV1 := c.cgroups.value[controller]
-	if isV1 {
+	if isV1 && !c.shows(controller) {
 		return fmt.Errorf("%s: a cgroup of the %s controller, which no mount shows", c.cgroupName, controller)
 	}
 	only := len(c.cgroups.value) == 1 // the line of version 2, without hierarchies of version 1
@@ -464,6 +458,11 @@ func (c *container) hiddenCgroup(controller string) error {
 		return errors.New(c.cgroupName + ": a cgroup of version 2, which no mount shows")
 	}
 	return nil
+}
+
+// shows says whether a mount shows the controller of version 1.
+func (c *container) shows(controller string) bool {
+	return slices.ContainsFunc(c.mounts, func(m mount) bool { return m.fstype == "cgroup" && slices.Contains(m.super, controller) })
 }
 
 // cgroupFile is where a value was found.

@@ -219,6 +219,8 @@ func pidsLimit(c *container) verdict {
 func (c *container) pidsVerdict() verdict {
 	values, file, err := c.cgroupValues("pids", "pids.max", "pids.max")
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && c.shows("pids"):
+		return fail("no pids.max in the pids controller of /sys/fs/cgroup: this is its root, which has no limit")
 	case err != nil:
 		return noCgroupValue(err)
 	case smallest(values) < math.MaxInt64:

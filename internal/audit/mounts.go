@@ -41,12 +41,20 @@ func (c *container) isForeignTmpfs(m mount) bool {
 	switch {
 	case under(m.point, "/sys/fs/cgroup"):
 		return false
-	case m.device == dev.device:
-		return false // a part of the container's own /dev
+	case m.device == dev.device || m.root != "/" && c.isPartOfOwnTmpfs(m):
+		return false
 	case m.point == "/dev/shm" && c.exists("/.dockerenv"):
 		return received || m.source != "shm"
 	}
 	return received || m.root != "/" || m.source != "tmpfs" && m.source != "shm" && m.source != "none" && m.source != "udev"
+}
+
+// isPartOfOwnTmpfs says whether what is mounted is a part of another tmpfs of the container, as systemd-nspawn
+// has its /run in several places.
+func (c *container) isPartOfOwnTmpfs(m mount) bool {
+	return slices.ContainsFunc(c.mounts, func(whole mount) bool {
+		return whole.device == m.device && whole.root == "/" && !c.isForeignTmpfs(whole)
+	})
 }
 
 // isSocket says whether the mount is a single socket: runtime-socket's business.
@@ -311,6 +319,8 @@ func (c *container) hostMount(m mount) (kind string, found Status) {
 		return "", Pass // one node, which device-nodes judges
 	case m.fstype == "proc" && !under(m.point, "/proc"), m.fstype == "sysfs" && !under(m.point, "/sys"):
 		return "a second " + m.fstype, Fail
+	case m.fstype == "sysfs" && (sys.fstype == "tmpfs" && m.readOnly() || m.point == "/sys/fs/fuse/connections"):
+		return "", Pass // systemd-nspawn makes /sys of parts, LXC mounts this one always
 	case m.fstype == "proc" && m.device != proc.device, m.fstype == "sysfs" && m.device != sys.device:
 		return "the host's " + path.Join("/"+strings.TrimSuffix(m.fstype, "fs"), m.root), Fail
 	case strings.HasPrefix(m.fstype, "cgroup") && (!under(m.point, "/sys/fs/cgroup") || strings.HasPrefix(m.root, "/..")):
@@ -412,6 +422,9 @@ func (c *container) isManaged(m mount) bool {
 		info, err := c.stat(m.point)
 		return err != nil || !info.IsDir()
 	}
+	if under(m.point, "/run/host") && m.readOnly() && (strings.Contains(m.root, "/nspawn/propagate/") || path.Base(m.root) == "os-release") {
+		return true // systemd-nspawn's
+	}
 	parts := strings.Split(m.root, "/")
 	for i, part := range parts {
 		rest := parts[i+1:]
@@ -487,7 +500,7 @@ func mountPropagation(c *container) verdict {
 func (c *container) ownPeerGroup(m mount) bool {
 	root, _ := c.mountAt("/")
 	return slices.ContainsFunc(root.optional, func(o string) bool { return strings.HasPrefix(o, "shared:") }) &&
-		(m.point == "/" || !c.isHostMount(m))
+		(m.point == "/" || !c.isHostMount(m) || c.runtime() == "systemd-nspawn") // which shares nothing with the host
 }
 
 // isHostMount says whether the mount shows something of the host.
@@ -511,9 +524,10 @@ func procPathsMasked(c *container) verdict {
 
 	var bare, open []string
 	seen := 0
+	ownNetwork := c.hasOwnNetwork() // whose settings these are
 	for _, m := range c.mounts {
 		// What is mounted writable over a part of /proc opens it again.
-		if m.fstype == "proc" && m.point != "/proc" && under(m.point, "/proc") && !m.readOnly() && !slices.Contains(readOnly, m.point) {
+		if m.fstype == "proc" && m.point != "/proc" && !(m.point == "/proc/sys/net" && ownNetwork) && under(m.point, "/proc") && !m.readOnly() && !slices.Contains(readOnly, m.point) {
 			bare = append(bare, m.point)
 		}
 	}
@@ -556,7 +570,8 @@ func sysfsReadOnly(c *container) verdict {
 	n := 0
 	for _, m := range c.mounts {
 		kernel := m.fstype == "sysfs" || m.fstype == "cgroup" || m.fstype == "cgroup2"
-		if m.fstype == "tmpfs" || !kernel && !under(m.point, "/sys") {
+		ofNetwork := m.point == "/sys/devices/virtual/net" && c.hasOwnNetwork()
+		if m.fstype == "tmpfs" || !kernel && !under(m.point, "/sys") || ofNetwork {
 			continue
 		}
 		n++

@@ -135,6 +135,12 @@ func (c *container) interfaces() ([]string, error) {
 	return names, nil
 }
 
+// hasOwnNetwork says whether the network namespace is certainly not the host's.
+func (c *container) hasOwnNetwork() bool {
+	host, err := c.inHostNamespace("net")
+	return err == nil && !host && !c.inHostNetwork()
+}
+
 // inHostNetwork says whether the network namespace is the host's, or looks so.
 func (c *container) inHostNetwork() bool {
 	s := networkNamespace(c).status

@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -219,14 +218,33 @@ func (c *container) startedAlike() bool {
 	if c.sys.App != nil || c.subjectDir == "/proc/self" || c.first == c.sys.PID {
 		return false
 	}
-	mine, err1 := c.read("/proc/self/cgroup")
-	theirs, err2 := c.read(c.subjectDir + "/cgroup")
-	if err1 != nil || err2 != nil || !bytes.Equal(mine, theirs) {
+	if !c.inProgramsCgroup() {
 		return false
 	}
 	held, err1 := c.self.value.mask("CapBnd")
 	given, err2 := c.subject.value.mask("CapBnd")
 	return err1 == nil && err2 == nil && held&^given == 0
+}
+
+// inProgramsCgroup says whether the auditor is in the container's cgroups: in a cgroup namespace it sees that
+// from its own, and elsewhere they are the program's, or below these. Where the program is in the root of all
+// of them nothing tells.
+func (c *container) inProgramsCgroup() bool {
+	mine := parse(c, "/proc/self/cgroup", parseCgroups)
+	theirs := parse(c, c.subjectDir+"/cgroup", parseCgroups)
+	host, err := c.inHostNamespace("cgroup")
+	if mine.err != nil || theirs.err != nil || err != nil {
+		return false
+	}
+	inside := !host
+	for controller, name := range mine.value {
+		program, known := theirs.value[controller]
+		if strings.HasPrefix(name, "/..") || !known || host && !under(name, program) {
+			return false
+		}
+		inside = inside || program != "/"
+	}
+	return inside
 }
 
 // tryCalls makes the calls that default profiles refuse.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -258,7 +259,16 @@ func (f *fixture) statusOf(name, field, value string) {
 // mount adds a line to mountinfo, given from the root of the mount on.
 func (f *fixture) mount(line string) {
 	m := f.files["proc/self/mountinfo"]
-	m.Data = append(m.Data, "900 106 254:0 "+line+"\n"...)
+	lines, err := parseMountinfo(m.Data)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	point := unescape(strings.Fields(line)[1])
+	parent := "1"
+	if i := newMountTree(lines).over(point); i >= 0 {
+		parent = lines[i].id
+	}
+	m.Data = append(m.Data, fmt.Sprintf("%d %s 254:0 %s\n", 9000+len(lines), parent, line)...)
 }
 
 // process adds one to /proc.
