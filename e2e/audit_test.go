@@ -303,6 +303,8 @@ func TestEachFlagFlipsItsChecks(t *testing.T) {
 		// Devices anywhere.
 		{name: "a disk elsewhere", options: []string{"--device", "/dev/loop0:/opt/disk"}, want: map[string]string{"device-nodes": fails}},
 		{name: "a disk by a mount", options: []string{"-v", "/dev/loop0:/disk:ro"}, want: map[string]string{"device-nodes": fails}},
+		{name: "a disk by a mount in /dev", options: []string{"-v", "/dev/loop0:/dev/disk:ro"}, want: map[string]string{"device-nodes": fails}},
+		{name: "null by a mount in /dev", options: []string{"-v", "/dev/null:/dev/nix"}},
 		{name: "the kernel's log by a mount", options: []string{"-v", "/dev/kmsg:/log:ro"}, want: map[string]string{"device-nodes": fails}},
 		{name: "disks that it may make", replace: map[string][]string{"caps": nil}, options: []string{"--device-cgroup-rule", "b *:* rwm"},
 			want: map[string]string{"capabilities-dropped": fails, "device-nodes": deviceRules(t)}},

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Records containers of other runtimes than Docker for the tests of internal/audit: all of them, or
-# those whose names are given. It needs root, and Debian's podman, crun, runc, lxc and systemd-container.
+# those whose names are given. It needs root, and Debian's podman, crun, runc, lxc and systemd-container; with
+# ROOTLESS=USER also one of Podman started by that user.
 #
 # Each is a root with two programs: imagelab, which serves as its PID 1, and the recorder, which is
 # started beside it as an audit would be. What they are started with is said here and nowhere else;
@@ -71,6 +72,24 @@ in_podman() {
 	podman rm -f -t 0 imagelab-record >/dev/null
 }
 
+# rootless POSTURE FLAG... does the same for the user of ROOTLESS, who has to be in /etc/subuid.
+rootless() {
+	posture=$1
+	wants "$posture" || return 0
+	shift
+	install -d -o "$ROOTLESS" "$top/run"
+	tar -C "$top/root" -c . >"$top/root.tar"
+	{
+		printf 'cd; ulimit -n 8192; export XDG_RUNTIME_DIR=%s\n' "$top/run"
+		printf 'p() { command podman --cgroup-manager=cgroupfs --runtime runc "$@"; }\n'
+		printf 'p import -c '\''ENTRYPOINT ["/imagelab"]'\'' %s localhost/imagelab:record >/dev/null\n' "$top/root.tar"
+		printf 'p run -d --name imagelab-record %s localhost/imagelab:record >/dev/null; sleep 1\n' "$*"
+		printf 'p exec imagelab-record /record -record\n'
+		printf 'p rm -f -t 0 imagelab-record >/dev/null; p rmi -f localhost/imagelab:record >/dev/null\n'
+	} >"$top/rootless.sh"
+	su "$ROOTLESS" -c "sh $top/rootless.sh" | keep "$posture"
+}
+
 # in_lxc POSTURE LINE... runs the root with Debian's common configuration and these lines more.
 in_lxc() {
 	posture=$1
@@ -112,6 +131,8 @@ in_podman podman-privileged run -d --name imagelab-record --ulimit nofile=8192:8
 runtime=crun
 # shellcheck disable=SC2086
 in_podman podman-crun run -d --name imagelab-record --user 65532:65532 $options $image
+
+[ -z "${ROOTLESS:-}" ] || rootless podman-rootless --ulimit nofile=4096:4096 --ulimit nproc=1024:1024
 
 as=
 in_lxc lxc-default "lxc.net.0.type = empty"

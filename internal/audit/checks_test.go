@@ -388,6 +388,22 @@ var checkCases = []checkCase{
 		f.mount("/var/lib/incus/unix.socket /x rw - ext4 /dev/vda rw")
 		f.socket("x")
 	}, want: Fail, says: "/x"},
+	{check: "device-nodes", name: "a disk mounted in /dev", edit: func(f *fixture) {
+		f.mount("/vda /dev/disk ro - devtmpfs devtmpfs rw")
+		f.tree("dev/disk block 254:0")
+	}, want: Fail, says: "/dev/disk b 254:0"},
+	{check: "device-nodes", name: "null mounted over another node", edit: func(f *fixture) {
+		f.mount("/null /dev/zero rw - devtmpfs devtmpfs rw")
+	}, want: Pass, says: "6 nodes"},
+	{check: "device-nodes", name: "rules where uid 0 is another user", posture: "root-alpine", edit: func(f *fixture) {
+		allowDevices("a *:* rwm")(f)
+		f.write("proc/self/uid_map", "0 1000 1\n1 100000 65536\n")
+	}, want: Pass},
+	{check: "not-privileged", name: "rules where uid 0 is another user", posture: "root-alpine", edit: func(f *fixture) {
+		allowDevices("a *:* rwm")(f)
+		f.write("proc/self/uid_map", "0 1000 1\n1 100000 65536\n")
+	}, want: Pass},
+	{check: "cgroup-parent", name: "rootless Podman's", edit: inCgroup("/user/app/0/" + containerID), want: Pass},
 	{check: "device-nodes", name: "SCSI generic", edit: func(f *fixture) { f.tree("dev/sg0 char 21:0") }, want: Fail, says: "sg0"},
 	{check: "device-nodes", name: "disks that may be made", posture: "root-alpine", edit: allowDevices("b *:* rwm"), want: Fail, says: "b *:* rwm"},
 	{check: "device-nodes", name: "one disk that may be made", posture: "root-alpine", edit: allowDevices("b 8:0 r"), want: Fail},
@@ -1312,6 +1328,8 @@ func TestPostures(t *testing.T) {
 			"device-nodes=fail memory-limit=fail no-new-privileges=warn not-privileged=fail proc-paths-masked=fail " +
 			"rootfs-read-only=fail seccomp-filter=fail sysfs-read-only=fail ulimits=warn user-namespace=warn",
 		"podman-crun": "user-namespace=warn",
+		"podman-rootless": "app-binary-immutable=fail capabilities-dropped=fail cgroup-namespace=warn cpu-limit=fail memory-limit=fail " +
+			"no-new-privileges=warn non-root-group=fail pids-limit=fail rootfs-read-only=fail run-as-non-root=fail ulimits=warn",
 		"lxc-default": "app-binary-immutable=fail capabilities-added=fail capabilities-dropped=fail cpu-limit=unknown " +
 			"memory-limit=unknown no-new-privileges=warn non-root-group=fail pids-limit=unknown " +
 			"proc-paths-masked=fail rootfs-read-only=fail run-as-non-root=fail seccomp-filter=warn " +

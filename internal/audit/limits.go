@@ -293,7 +293,8 @@ func cgroupParent(c *container) verdict {
 		seen = append(seen, p)
 		usual := strings.HasPrefix(p, "/docker/") || strings.Contains(p, "/docker-") && containerIn(p) != "" ||
 			strings.Contains(p, "kubepods") || strings.Contains(p, "libpod") || strings.Contains(p, "machine.slice") ||
-			strings.HasPrefix(p, "/lxc/") || strings.HasPrefix(p, "/lxc.payload") || strings.HasPrefix(p, "/default/")
+			strings.HasPrefix(p, "/lxc/") || strings.HasPrefix(p, "/lxc.payload") || strings.HasPrefix(p, "/default/") ||
+			strings.HasPrefix(p, "/user") && containerIn(p) != ""
 		if !usual {
 			strange = append(strange, p)
 		}

@@ -431,7 +431,7 @@ func (c *container) isManaged(m mount) bool {
 		switch {
 		case part == "volumes" && len(rest) >= 2 && rest[1] == "_data",
 			part == "containers" && len(rest) >= 2 && isContainerID(rest[0]) && slices.Contains(engineFiles, rest[1]),
-			part == "overlay-containers" && len(rest) >= 3 && isContainerID(rest[0]) && slices.Contains(engineFiles, rest[2]),
+			strings.HasSuffix(part, "-containers") && len(rest) >= 3 && isContainerID(rest[0]) && slices.Contains(engineFiles, rest[2]),
 			part == "pods" && len(rest) >= 2 && slices.Contains([]string{"volumes", "volume-subpaths", "etc-hosts", "containers"}, rest[1]):
 			return part != "pods" || c.isOwnPod(rest[0])
 		}
@@ -623,12 +623,13 @@ func (d device) status() Status {
 	return Warn
 }
 
-// devices lists the nodes in /dev, without entering what is mounted there.
+// devices lists the nodes in /dev, without entering what is mounted there, and those that are mounted anywhere
+// by themselves.
 func (c *container) devices() ([]device, error) {
 	if c.sys.kept != nil {
 		return c.sys.kept.devices, nil
 	}
-	var found []device
+	found := c.mountedDevices()
 	err := fs.WalkDir(c.sys.FS, "dev", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			if name == "dev" || !errors.Is(err, fs.ErrPermission) {
@@ -636,8 +637,11 @@ func (c *container) devices() ([]device, error) {
 			}
 			return fs.SkipDir
 		}
-		if _, mounted := c.mountAt("/" + name); mounted && entry.IsDir() && name != "dev" {
-			return fs.SkipDir
+		if _, mounted := c.mountAt("/" + name); mounted && name != "dev" {
+			if entry.IsDir() {
+				return fs.SkipDir
+			}
+			return nil // what lies below the mount, by its type; a single node is found already
 		}
 		if entry.Type()&fs.ModeDevice == 0 {
 			return nil
@@ -656,11 +660,12 @@ func (c *container) devices() ([]device, error) {
 	return found, err
 }
 
-// mountedDevices lists the nodes outside of /dev that are mounted by themselves.
+// mountedDevices lists the nodes that are mounted by themselves: as a list of a directory shows them, they have
+// the type of what they are mounted on.
 func (c *container) mountedDevices() []device {
 	var found []device
 	for _, m := range c.mounts {
-		if m.isMask() || under(m.point, "/dev") || under(m.point, "/proc") || under(m.point, "/sys") {
+		if under(m.point, "/proc") || under(m.point, "/sys") {
 			continue
 		}
 		info, err := c.stat(m.point)
@@ -690,6 +695,10 @@ func (c *container) deviceRules() ([]string, error) {
 	return strings.Split(values[0], "\n"), nil
 }
 
+// remapped says whether uid 0 is another user outside: whoever is root here can neither make nodes nor
+// open those that are not everybody's, and rootless engines set no rules for them.
+func (c *container) remapped() bool { return userNamespace(c).status == Pass }
+
 // opensDisk says whether the rule lets a node be read or written that is a disk or the kernel's memory:
 // with MKNOD whoever is root makes one.
 func opensDisk(rule string) bool {
@@ -714,8 +723,6 @@ func deviceNodes(c *container) verdict {
 	if err != nil {
 		return unknown(err)
 	}
-	inDev := len(devices)
-	devices = append(devices, c.mountedDevices()...)
 	if c.tree.err == nil {
 		devices = append(devices, c.tree.value.devices...)
 	}
@@ -739,7 +746,7 @@ func deviceNodes(c *container) verdict {
 	var extra []string
 	caps, _ := c.subject.value.mask("CapBnd")
 	rules, err := c.deviceRules()
-	if err == nil {
+	if err == nil && !c.remapped() {
 		for _, rule := range rules {
 			if rule = strings.TrimSpace(rule); rule != "" && !slices.Contains(defaultDeviceRules, rule) {
 				extra = append(extra, rule)
@@ -764,5 +771,5 @@ func deviceNodes(c *container) verdict {
 	case len(evidence) > 0:
 		return warn("%s", text).at(names...)
 	}
-	return pass("only the usual ones among %s in /dev and %d elsewhere", plural(inDev, "node"), len(devices)-inDev)
+	return pass("only the usual ones among %s", plural(len(devices), "node"))
 }

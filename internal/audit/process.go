@@ -128,7 +128,7 @@ func notPrivileged(c *container) verdict {
 		}
 	}
 	switch {
-	case slices.Contains(rules, "a *:* rwm"):
+	case slices.Contains(rules, "a *:* rwm") && !c.remapped():
 		signs = append(signs, "all devices allowed in devices.list")
 	case blocks > 3:
 		signs = append(signs, "block devices in /dev")
