@@ -1,7 +1,8 @@
 #!/bin/sh
 # Records containers of other runtimes than Docker for the tests of internal/audit: all of them, or
 # those whose names are given. It needs root, and Debian's podman, crun, runc, lxc and systemd-container; with
-# ROOTLESS=USER also one of Podman started by that user.
+# ROOTLESS=USER also one of Podman started by that user, and with user-mode-linux those on cgroup v2, in a kernel
+# of their own.
 #
 # Each is a root with two programs: imagelab, which serves as its PID 1, and the recorder, which is
 # started beside it as an audit would be. What they are started with is said here and nowhere else;
@@ -123,16 +124,19 @@ options='--read-only --read-only-tmpfs=false --tmpfs /tmp:size=16m,mode=1777,noe
 	--ulimit nproc=4096:4096'
 
 runtime=runc
-# Not every machine may raise the bound on descriptors to the million that is the default.
-in_podman podman-default run -d --name imagelab-record --ulimit nofile=8192:8192 --ulimit nproc=4096:4096 $image
+# Not every machine may raise these bounds to the defaults of Podman.
+bounds='--ulimit nofile=4096:4096 --ulimit nproc=1024:1024'
 # shellcheck disable=SC2086 # they are several words
+in_podman podman-default run -d --name imagelab-record $bounds $image
+# shellcheck disable=SC2086
 in_podman podman-hardened run -d --name imagelab-record --user 65532:65532 $options $image
+# shellcheck disable=SC2086
 in_podman podman-privileged run -d --name imagelab-record --ulimit nofile=8192:8192 --ulimit nproc=4096:4096 --privileged --user 65532:65532 $image
 runtime=crun
 # shellcheck disable=SC2086
 in_podman podman-crun run -d --name imagelab-record --user 65532:65532 $options $image
 
-[ -z "${ROOTLESS:-}" ] || rootless podman-rootless --ulimit nofile=4096:4096 --ulimit nproc=1024:1024
+[ -z "${ROOTLESS:-}" ] || rootless podman-rootless "$bounds"
 
 as=
 in_lxc lxc-default "lxc.net.0.type = empty"
@@ -142,6 +146,43 @@ in_lxc lxc-hardened "lxc.net.0.type = empty" "lxc.init.uid = 65532" "lxc.init.gi
 	"lxc.mount.entry = tmpfs tmp tmpfs size=16m,mode=1777,noexec,nosuid,nodev 0 0" \
 	"lxc.cgroup.memory.limit_in_bytes = 64M" "lxc.cgroup.cpu.cfs_period_us = 100000" "lxc.cgroup.cpu.cfs_quota_us = 100000" \
 	"lxc.cgroup.pids.max = 64" "lxc.prlimit.core = 0" "lxc.prlimit.nofile = 8192"
+
+# A kernel that sees the files of this machine, and has its own processes and cgroups.
+second_version() {
+	tar -C "$top/root" -c . >"$top/root.tar"
+	# shellcheck disable=SC2086,SC2116 # on one line
+	cat >"$top/init" <<EOF
+#!/bin/sh
+export PATH=$PATH HOME=/root
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+for dir in /run /tmp /var/tmp /var/lib/containers /dev/shm; do mount -t tmpfs tmpfs \$dir; done
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+echo '+memory +cpu +pids' >/sys/fs/cgroup/cgroup.subtree_control
+ulimit -n 8192
+p() { podman --cgroup-manager=cgroupfs --storage-driver vfs --events-backend none --runtime crun "\$@"; }
+p import -c 'ENTRYPOINT ["/imagelab"]' $top/root.tar $image
+while read -r posture flags; do
+	p run -d --name imagelab-record --network none \$flags $image && sleep 3
+	p exec imagelab-record /record -record </dev/null >$top/\$posture.tar
+	p rm -f -t 0 imagelab-record
+done <<FLAGS
+podman-v2-default $bounds
+podman-v2-hardened --user 65532:65532 $(echo $options)
+podman-v2-privileged --privileged --user 65532:65532 $bounds
+FLAGS
+sync
+echo o >/proc/sysrq-trigger
+sleep 60
+EOF
+	chmod +x "$top/init"
+	TMPDIR=/dev/shm timeout 600 linux.uml rootfstype=hostfs rootflags=/ rw mem=1024M init="$top/init" con=null </dev/null >/dev/null 2>&1 ||
+		say "the kernel of its own has not ended well"
+	for posture in default hardened privileged; do
+		keep podman-v2-$posture <"$top/podman-v2-$posture.tar"
+	done
+}
+if have linux.uml && wants podman-v2; then second_version; fi
 
 limited=
 in_nspawn nspawn-default

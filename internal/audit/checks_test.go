@@ -1328,6 +1328,12 @@ func TestPostures(t *testing.T) {
 			"device-nodes=fail memory-limit=fail no-new-privileges=warn not-privileged=fail proc-paths-masked=fail " +
 			"rootfs-read-only=fail seccomp-filter=fail sysfs-read-only=fail ulimits=warn user-namespace=warn",
 		"podman-crun": "user-namespace=warn",
+		"podman-v2-default": "app-binary-immutable=fail capabilities-dropped=fail cpu-limit=fail memory-limit=fail no-new-privileges=warn " +
+			"non-root-group=fail rootfs-read-only=fail run-as-non-root=fail ulimits=warn user-namespace=warn",
+		"podman-v2-hardened": "user-namespace=warn",
+		"podman-v2-privileged": "capabilities-added=fail capabilities-dropped=fail cpu-limit=fail device-nodes=fail memory-limit=fail " +
+			"no-new-privileges=warn not-privileged=fail proc-paths-masked=fail rootfs-read-only=fail seccomp-filter=fail " +
+			"sysfs-read-only=fail ulimits=warn user-namespace=warn",
 		"podman-rootless": "app-binary-immutable=fail capabilities-dropped=fail cgroup-namespace=warn cpu-limit=fail memory-limit=fail " +
 			"no-new-privileges=warn non-root-group=fail pids-limit=fail rootfs-read-only=fail run-as-non-root=fail ulimits=warn",
 		"lxc-default": "app-binary-immutable=fail capabilities-added=fail capabilities-dropped=fail cpu-limit=unknown " +
