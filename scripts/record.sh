@@ -114,14 +114,15 @@ in_nspawn() {
 	posture=$1
 	wants "$posture" || return 0
 	shift
-	$limited systemd-nspawn --quiet --register=no --keep-unit --pipe -M web -D "$top/root" "$@" /imagelab -- /record -record | keep "$posture"
+	$limited systemd-nspawn --quiet --register=no --keep-unit --pipe -M web -D "$top/root" "$@" \
+		/imagelab -- /record -record | keep "$posture"
 }
 
 tar -C "$top/root" -c . | podman import -c 'ENTRYPOINT ["/imagelab"]' - localhost/imagelab:record >/dev/null
 image=localhost/imagelab:record
 options='--read-only --read-only-tmpfs=false --tmpfs /tmp:size=16m,mode=1777,noexec,nosuid,nodev --cap-drop ALL
-	--security-opt no-new-privileges --cgroupns private --memory 64m --cpus 1 --pids-limit 64 --ulimit core=0:0 --ulimit nofile=8192:8192
-	--ulimit nproc=4096:4096'
+	--security-opt no-new-privileges --cgroupns private --memory 64m --cpus 1 --pids-limit 64
+	--ulimit core=0:0 --ulimit nofile=8192:8192 --ulimit nproc=4096:4096'
 
 runtime=runc
 # Not every machine may raise these bounds to the defaults of Podman.
@@ -131,7 +132,7 @@ in_podman podman-default run -d --name imagelab-record $bounds $image
 # shellcheck disable=SC2086
 in_podman podman-hardened run -d --name imagelab-record --user 65532:65532 $options $image
 # shellcheck disable=SC2086
-in_podman podman-privileged run -d --name imagelab-record --ulimit nofile=8192:8192 --ulimit nproc=4096:4096 --privileged --user 65532:65532 $image
+in_podman podman-privileged run -d --name imagelab-record $bounds --privileged --user 65532:65532 $image
 runtime=crun
 # shellcheck disable=SC2086
 in_podman podman-crun run -d --name imagelab-record --user 65532:65532 $options $image
@@ -141,10 +142,12 @@ in_podman podman-crun run -d --name imagelab-record --user 65532:65532 $options 
 as=
 in_lxc lxc-default "lxc.net.0.type = empty"
 as="--uid=65532 --gid=65532"
-in_lxc lxc-hardened "lxc.net.0.type = empty" "lxc.init.uid = 65532" "lxc.init.gid = 65532" "lxc.cap.drop =" "lxc.cap.keep = none" \
-	"lxc.no_new_privs = 1" "lxc.rootfs.options = ro" "lxc.mount.auto =" "lxc.mount.auto = cgroup:ro:force proc:mixed sys:ro" \
+in_lxc lxc-hardened "lxc.net.0.type = empty" "lxc.init.uid = 65532" "lxc.init.gid = 65532" \
+	"lxc.cap.drop =" "lxc.cap.keep = none" "lxc.no_new_privs = 1" "lxc.rootfs.options = ro" \
+	"lxc.mount.auto =" "lxc.mount.auto = cgroup:ro:force proc:mixed sys:ro" \
 	"lxc.mount.entry = tmpfs tmp tmpfs size=16m,mode=1777,noexec,nosuid,nodev 0 0" \
-	"lxc.cgroup.memory.limit_in_bytes = 64M" "lxc.cgroup.cpu.cfs_period_us = 100000" "lxc.cgroup.cpu.cfs_quota_us = 100000" \
+	"lxc.cgroup.memory.limit_in_bytes = 64M" \
+	"lxc.cgroup.cpu.cfs_period_us = 100000" "lxc.cgroup.cpu.cfs_quota_us = 100000" \
 	"lxc.cgroup.pids.max = 64" "lxc.prlimit.core = 0" "lxc.prlimit.nofile = 8192"
 
 # A kernel that sees the files of this machine, and has its own processes and cgroups.
@@ -153,10 +156,13 @@ second_version() {
 	# shellcheck disable=SC2086,SC2116 # on one line
 	cat >"$top/init" <<EOF
 #!/bin/sh
-export PATH=$PATH HOME=/root
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
-for dir in /run /tmp /var/tmp /var/lib/containers /dev/shm; do mount -t tmpfs tmpfs \$dir; done
+for dir in /run /tmp /var/tmp /var/lib/containers /dev/shm; do
+	mkdir -p \$dir
+	mount -t tmpfs tmpfs \$dir
+done
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 echo '+memory +cpu +pids' >/sys/fs/cgroup/cgroup.subtree_control
 ulimit -n 8192
@@ -176,7 +182,8 @@ echo o >/proc/sysrq-trigger
 sleep 60
 EOF
 	chmod +x "$top/init"
-	TMPDIR=/dev/shm timeout 600 linux.uml rootfstype=hostfs rootflags=/ rw mem=1024M init="$top/init" con=null </dev/null >/dev/null 2>&1 ||
+	TMPDIR=/dev/shm timeout 600 linux.uml rootfstype=hostfs rootflags=/ rw mem=1024M init="$top/init" con=null \
+		</dev/null >/dev/null 2>&1 ||
 		say "the kernel of its own has not ended well"
 	for posture in default hardened privileged; do
 		keep podman-v2-$posture <"$top/podman-v2-$posture.tar"

@@ -39,7 +39,8 @@ type Check struct {
 
 // Fix is how to make a check pass, as text to copy. MOUNT, VARIABLE and PATH
 // stand for the things that the check found; a [Result] has them filled in, all of
-// them, quoted where their names ask for that. An empty field means that the platform has no setting for it.
+// them, quoted where their names ask for that. An empty field means that the
+// platform has no setting for it.
 type Fix struct {
 	Docker     string `json:"docker"`     // docker run flag, or lines of a Dockerfile
 	Compose    string `json:"compose"`    // line or lines of a service in compose.yaml
@@ -78,9 +79,10 @@ func (f Fix) fill(things []string) Fix {
 		}
 		return strings.Join(lines, "\n")
 	}
+	forCompose := func(line, thing string) string { return forYAML(line, strings.ReplaceAll(thing, "$", "$$")) }
 	return Fix{
 		Docker:     each(f.Docker, forShell),
-		Compose:    mergeLines(each(f.Compose, func(line, thing string) string { return forYAML(line, strings.ReplaceAll(thing, "$", "$$")) })),
+		Compose:    mergeLines(each(f.Compose, forCompose)),
 		Kubernetes: mergeLines(each(f.Kubernetes, forYAML)),
 	}
 }
@@ -89,7 +91,7 @@ func (f Fix) fill(things []string) Fix {
 // and may be made for whoever pastes a fix.
 func isPlain(name string) bool {
 	return !strings.ContainsFunc(name, func(r rune) bool {
-		return r != '/' && r != '.' && r != '_' && r != '-' && r != '+' && r != '@' && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+		return !strings.ContainsRune("/._-+@", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
 	})
 }
 

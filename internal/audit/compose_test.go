@@ -68,7 +68,8 @@ func TestComposeFixesAgree(t *testing.T) {
 func TestFixesQuoteNames(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{
-		"/plain", "/ü", "/a b", "/it's", `/a"b`, "/$(touch x)", "/`x`", "/${HOME}", "/a  # b", "/a, b", "/a: b", "/a]b}", "/a\nb", `/a\b`, "/a;b", "/*",
+		"/plain", "/ü", "/a b", "/it's", `/a"b`, "/$(touch x)", "/`x`", "/${HOME}", "/a  # b", "/a, b", "/a: b", "/a]b}",
+		"/a\nb", `/a\b`, "/a;b", "/*",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

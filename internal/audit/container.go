@@ -462,7 +462,9 @@ func (c *container) hiddenCgroup(controller string) error {
 
 // shows says whether a mount shows the controller of version 1.
 func (c *container) shows(controller string) bool {
-	return slices.ContainsFunc(c.mounts, func(m mount) bool { return m.fstype == "cgroup" && slices.Contains(m.super, controller) })
+	return slices.ContainsFunc(c.mounts, func(m mount) bool {
+		return m.fstype == "cgroup" && slices.Contains(m.super, controller)
+	})
 }
 
 // cgroupFile is where a value was found.

@@ -384,7 +384,8 @@ func (c *container) hostTmpfs(m mount) (kind string, found Status) {
 
 // runDirectories are in the /run of a host. Of a part of that tmpfs only the path within it shows.
 var runDirectories = []string{
-	"systemd", "dbus", "udev", "containerd", "docker", "crio", "podman", "containers", "libpod", "libvirt", "credentials", "netns", "runc", "crun",
+	"systemd", "dbus", "udev", "containerd", "docker", "crio", "podman", "containers", "libpod", "libvirt", "credentials",
+	"netns", "runc", "crun",
 }
 
 // wholeFilesystem judges a mount of the top of a filesystem: the host's root, or
@@ -422,8 +423,8 @@ func (c *container) isManaged(m mount) bool {
 		info, err := c.stat(m.point)
 		return err != nil || !info.IsDir()
 	}
-	if under(m.point, "/run/host") && m.readOnly() && (strings.Contains(m.root, "/nspawn/propagate/") || path.Base(m.root) == "os-release") {
-		return true // systemd-nspawn's
+	if under(m.point, "/run/host") && m.readOnly() { // of systemd-nspawn
+		return strings.Contains(m.root, "/nspawn/propagate/") || path.Base(m.root) == "os-release"
 	}
 	parts := strings.Split(m.root, "/")
 	for i, part := range parts {
@@ -431,7 +432,8 @@ func (c *container) isManaged(m mount) bool {
 		switch {
 		case part == "volumes" && len(rest) >= 2 && rest[1] == "_data",
 			part == "containers" && len(rest) >= 2 && isContainerID(rest[0]) && slices.Contains(engineFiles, rest[1]),
-			strings.HasSuffix(part, "-containers") && len(rest) >= 3 && isContainerID(rest[0]) && slices.Contains(engineFiles, rest[2]),
+			strings.HasSuffix(part, "-containers") && len(rest) >= 3 && isContainerID(rest[0]) &&
+				slices.Contains(engineFiles, rest[2]),
 			part == "pods" && len(rest) >= 2 && slices.Contains([]string{"volumes", "volume-subpaths", "etc-hosts", "containers"}, rest[1]):
 			return part != "pods" || c.isOwnPod(rest[0])
 		}
@@ -527,7 +529,10 @@ func procPathsMasked(c *container) verdict {
 	ownNetwork := c.hasOwnNetwork() // whose settings these are
 	for _, m := range c.mounts {
 		// What is mounted writable over a part of /proc opens it again.
-		if m.fstype == "proc" && m.point != "/proc" && !(m.point == "/proc/sys/net" && ownNetwork) && under(m.point, "/proc") && !m.readOnly() && !slices.Contains(readOnly, m.point) {
+		if m.point == "/proc/sys/net" && ownNetwork {
+			continue
+		}
+		if m.fstype == "proc" && m.point != "/proc" && under(m.point, "/proc") && !m.readOnly() && !slices.Contains(readOnly, m.point) {
 			bare = append(bare, m.point)
 		}
 	}

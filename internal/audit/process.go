@@ -181,8 +181,8 @@ func seccompFilter(c *container) verdict {
 	mine, theirs := c.self.value.filters(), c.subject.value.filters()
 	switch {
 	case mine == 0 && c.startedAlike():
-		return fail("Seccomp 0 (off) in /proc/self/status, as the container has no profile: the filter in %s/status is the program's own",
-			c.subjectDir)
+		return fail("Seccomp 0 (off) in /proc/self/status, as the container has no profile: "+
+			"the filter in %s/status is the program's own", c.subjectDir)
 	case mine == 0 || c.sys.Syscall == nil || mine < theirs && !c.startedAlike():
 		return unknown(errors.New("there is a filter, but the auditor does not run under it and cannot try it"))
 	}
@@ -191,8 +191,8 @@ func seccompFilter(c *container) verdict {
 	case err != nil:
 		return unknown(err)
 	case mine > theirs && v.status == Pass:
-		return unknown(fmt.Errorf("%s, but the auditor runs under %d filters and the program under %d: which one refuses is not known",
-			v.evidence, mine, theirs))
+		return unknown(fmt.Errorf("%s, but the auditor runs under %d filters and the program under %d: "+
+			"which one refuses is not known", v.evidence, mine, theirs))
 	}
 	return v
 }

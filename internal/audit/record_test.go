@@ -19,7 +19,7 @@ import (
 	"testing/fstest"
 )
 
-var record = flag.Bool("record", false, "write what an audit of this container reads to stdout, as a tar, instead of testing")
+var record = flag.Bool("record", false, "do not test, but write what an audit of this container reads, as a tar")
 
 // TestMain is also the recorder: scripts/record.sh has this program run in containers.
 func TestMain(m *testing.M) {
@@ -82,7 +82,8 @@ type recorder struct {
 
 // isKept says whether the content of the file is kept, and not its beginning alone.
 func isKept(name string) bool {
-	return slices.ContainsFunc([]string{"proc", "sys", "etc", "run"}, func(dir string) bool { return strings.HasPrefix(name, dir+"/") })
+	top, _, inside := strings.Cut(name, "/")
+	return inside && slices.Contains([]string{"proc", "sys", "etc", "run"}, top)
 }
 
 // line notes an error, and nothing where there is no such file.
@@ -212,7 +213,7 @@ func (d recordedDir) ReadDir(n int) ([]fs.DirEntry, error) {
 
 // write writes the tar: the files, and tree.txt for the rest.
 func (r *recorder) write(w io.Writer) error {
-	tree := "# What files cannot hold: PATH KIND, and for each kind its own (see tree_test.go). Recorded by scripts/record.sh.\n" +
+	tree := "# What files cannot hold: PATH KIND, and for each kind its own (see tree_test.go).\n" +
 		strings.Join(slices.Sorted(maps.Values(r.lines)), "\n") + "\n"
 	r.files["tree.txt"] = []byte(tree)
 	t := tar.NewWriter(w)
