@@ -289,6 +289,8 @@ func TestEachFlagFlipsItsChecks(t *testing.T) {
 		{name: "the units of the host", options: []string{"-v", "/usr/lib/systemd:/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
 		{name: "all cgroups, read-only", options: []string{"-v", "/sys/fs/cgroup:/sys/fs/cgroup:ro"}, want: map[string]string{"sensitive-host-mounts": fails},
 			open: []string{"sysfs-read-only", "memory-limit", "cpu-limit", "pids-limit"}},
+		{name: "the host's message queues", options: []string{"-v", "/dev/mqueue:/dev/mqueue"}, want: map[string]string{"ipc-namespace": warns}},
+		{name: "the host's terminals", options: []string{"-v", "/dev/pts:/terminals:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
 		{name: "/boot, read-only", options: []string{"-v", "/boot:/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
 		{name: "/usr/bin, read-only", options: []string{"-v", "/usr/bin:/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
 		{name: "/home, read-only", options: []string{"-v", "/home:/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},

@@ -884,6 +884,16 @@ var checkCases = []checkCase{
 		f.sub("proc/self/mountinfo", "122 108 0:55 / /dev/shm rw,nosuid,nodev,noexec,relatime - tmpfs shm rw,size=65536k\n", "")
 		f.mount("/ /dev/shm rw,nosuid,nodev,noexec,relatime - tmpfs shm rw,size=65536k")
 	}, want: Warn, says: "another container's"},
+	{check: "ipc-namespace", name: "with message queues from outside", edit: func(f *fixture) {
+		f.write(".dockerenv", "")
+		f.sub("proc/self/mountinfo", "121 108 0:49 / /dev/mqueue rw,nosuid,nodev,noexec,relatime - mqueue mqueue rw\n", "")
+		f.mount("/ /dev/mqueue rw,relatime - mqueue mqueue rw")
+	}, want: Warn, says: "/dev/mqueue"},
+	{check: "sensitive-host-mounts", name: "the host's terminals in their place", edit: func(f *fixture) {
+		f.sub("proc/self/mountinfo", "gid=5,mode=620,ptmxmode=666", "gid=5,mode=620,ptmxmode=000")
+	}, want: Fail, says: "terminals"},
+	{check: "sensitive-host-mounts", name: "the host's terminals elsewhere", edit: hostMount("/ /x rw - devpts devpts rw,gid=5,mode=620,ptmxmode=666"), want: Fail, says: "terminals"},
+	{check: "sensitive-host-mounts", name: "a terminal of its own as the console", edit: hostMount("/0 /dev/console rw - devpts devpts rw,gid=5,mode=620,ptmxmode=666"), want: Pass},
 	{check: "ipc-namespace", name: "Docker's own", edit: func(f *fixture) { f.write(".dockerenv", "") }, want: Pass},
 
 	{check: "seccomp-filter", name: "a profile that refuses keyctl alone", edit: refusing("keyctl"), want: Warn, says: "1 are refused (keyctl)"},

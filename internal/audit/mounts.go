@@ -325,6 +325,8 @@ func (c *container) hostMount(m mount) (kind string, found Status) {
 		return "the host's " + path.Join("/"+strings.TrimSuffix(m.fstype, "fs"), m.root), Fail
 	case strings.HasPrefix(m.fstype, "cgroup") && (!under(m.point, "/sys/fs/cgroup") || strings.HasPrefix(m.root, "/..")):
 		return "the host's cgroups", Fail
+	case m.fstype == "devpts" && m.root == "/" && (m.point != "/dev/pts" || !slices.Contains(m.super, "ptmxmode=666")):
+		return "the terminals of the host", Fail // the engines' own have a ptmx for everybody, and systemd's has not
 	case m.fstype == "mqueue" && m.point != "/dev/mqueue":
 		return "message queues", Warn
 	case m.fstype == "overlay" && m.root == "/", m.fstype == "fuse.fuse-overlayfs" && m.root == "/":

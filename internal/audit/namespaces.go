@@ -48,6 +48,9 @@ func ipcNamespace(c *container) verdict {
 	if queue >= 0 && memory > queue+1 {
 		return warn("not the host's, but /dev/shm came from outside (/proc/self/mountinfo): shareable, or another container's")
 	}
+	if memory >= 0 && queue > memory {
+		return warn("not the host's, but the message queues of /dev/mqueue came from outside (/proc/self/mountinfo)")
+	}
 	return v
 }
 
