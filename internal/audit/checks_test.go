@@ -105,6 +105,16 @@ var checkCases = []checkCase{
 	{check: "seccomp-filter", name: "unreadable", edit: noStatus, want: Unknown, unread: true},
 	{check: "seccomp-filter", name: "the program's own, as exec shows", edit: func(f *fixture) { startedAlike(f); filters(f, 1, 0) }, want: Fail, says: "the program's own"},
 	{check: "seccomp-filter", name: "nsenter brings none", edit: func(f *fixture) { entered(f); filters(f, 1, 0) }, want: Unknown, says: "cannot try"},
+	{check: "seccomp-filter", name: "all are in the host's root of the cgroups", edit: func(f *fixture) {
+		startedAlike(f)
+		f.link("proc/self/ns/cgroup", "cgroup:["+initialNamespaces["cgroup"]+"]")
+		filters(f, 1, 0)
+	}, want: Unknown, says: "cannot try"},
+	{check: "seccomp-filter", name: "exec in the host's cgroup namespace", edit: func(f *fixture) {
+		entered(f)
+		f.write("proc/self/cgroup", string(f.files["proc/1/cgroup"].Data))
+		filters(f, 1, 0)
+	}, want: Fail},
 	{check: "seccomp-filter", name: "nsenter where cgroups do not tell", edit: func(f *fixture) {
 		startedAlike(f)
 		filters(f, 1, 0)
