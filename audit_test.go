@@ -289,7 +289,7 @@ func startAuditor(t *testing.T) (s *server, running chan struct{}, release func(
 	released := make(chan struct{})
 	system := audit.Live()
 	zombie := "7 (sh) Z 1 7 7 0 -1 0" + strings.Repeat(" 0", 43) + "\n" // proc_pid_stat(5)
-	system.FS = fstest.MapFS{"proc/7/stat": {Data: []byte(zombie)}}
+	system.FS = fstest.MapFS{"proc/1/stat": {Data: []byte("1 (sh) S 0\n")}, "proc/7/stat": {Data: []byte(zombie)}}
 	system.Sleep = func(ctx context.Context, _ time.Duration) error {
 		select {
 		case running <- struct{}{}:

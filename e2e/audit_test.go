@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -161,14 +162,19 @@ func TestEachFlagFlipsItsChecks(t *testing.T) {
 	key := "-----BEGIN " + "PRIVATE KEY-----\n" + strings.Repeat("MC4CAQAwBQYDK2VwBCIEIJ", 4) + "\n"
 
 	other := newName()
-	t.Cleanup(func() { docker(t, "rm", "-f", "-v", other) })
+	t.Cleanup(func() {
+		docker(t, "rm", "-f", "-v", other)
+		_, _, _ = try(t, "volume", "rm", "-f", other)
+	})
 	docker(t, "run", "-d", "--name", other, "--label", label(), "--no-healthcheck", "--ipc", "shareable", "imagelab:scratch")
+	config := filepath.Join(filepath.Dir(inspect[string](t, other, ".HostsPath")), "config.v2.json")
 	secret := filepath.Join(shared, "key")
 	if err := os.WriteFile(secret, []byte("hunter2"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 
-	unconfined := []string{"-e", "IMAGELAB_SANDBOX=off"}
+	unconfined := []string{"--security-opt", "seccomp=unconfined"}
+	withoutSandbox := []string{"-e", "IMAGELAB_SANDBOX=off"}
 	postures := []posture{
 		{name: "writable root", replace: map[string][]string{"root": nil}, want: map[string]string{"rootfs-read-only": fails}},
 		{name: "root", replace: map[string][]string{"user": {"--user", "0:0"}}, want: map[string]string{"run-as-non-root": fails, "non-root-group": fails, "tmpfs-options": warns}},
@@ -180,13 +186,18 @@ func TestEachFlagFlipsItsChecks(t *testing.T) {
 		{name: "SYS_PTRACE", options: []string{"--cap-add", "SYS_PTRACE"}, want: map[string]string{"capabilities-dropped": fails, "capabilities-added": fails}},
 		{name: "SYS_ADMIN", options: []string{"--cap-add", "SYS_ADMIN"}, want: map[string]string{
 			"capabilities-dropped": fails, "capabilities-added": fails, "rootfs-read-only": warns}},
-		// The server's own filter and its no_new_privs are another test's: these are about the flags.
-		{name: "privileged", replace: map[string][]string{"caps": nil}, options: append([]string{"--privileged"}, unconfined...), want: map[string]string{
+		// The server has a filter and no_new_privs of its own, which the auditor has not.
+		{name: "privileged", replace: map[string][]string{"caps": nil}, options: []string{"--privileged"}, want: map[string]string{
 			"capabilities-dropped": fails, "capabilities-added": fails, "not-privileged": fails, "seccomp-filter": fails,
 			"rootfs-read-only": warns, "proc-paths-masked": fails, "sysfs-read-only": fails, "device-nodes": fails}},
-		{name: "no seccomp", options: append([]string{"--security-opt", "seccomp=unconfined"}, unconfined...), want: map[string]string{"seccomp-filter": fails}},
+		{name: "no seccomp", options: unconfined, want: map[string]string{"seccomp-filter": fails}},
+		{name: "no seccomp, and a program without a filter", options: slices.Concat(unconfined, withoutSandbox), want: map[string]string{"seccomp-filter": fails}},
+		{name: "no seccomp, behind an init", options: append([]string{"--init"}, unconfined...), want: map[string]string{"seccomp-filter": fails}},
+		{name: "no seccomp, in another container's pid namespace", options: append([]string{"--pid", "container:" + other}, unconfined...),
+			want: map[string]string{"seccomp-filter": fails, "pid-namespace": warns, "zombie-reaping": noQuestion}},
 		{name: "a seccomp profile that allows everything", options: []string{"--security-opt", "seccomp=" + allowAll}, want: map[string]string{"seccomp-filter": warns}},
-		{name: "new privileges", replace: map[string][]string{"nnp": nil}, options: unconfined, want: map[string]string{"no-new-privileges": fails}},
+		{name: "new privileges, but not for the server", replace: map[string][]string{"nnp": nil}, want: map[string]string{"no-new-privileges": warns}},
+		{name: "new privileges", replace: map[string][]string{"nnp": nil}, options: withoutSandbox, want: map[string]string{"no-new-privileges": fails}},
 		{name: "pid namespace of the host", options: []string{"--pid", "host"}, want: map[string]string{
 			"pid-namespace": fails, "pid1-sigterm": noQuestion, "pid1-not-shell": noQuestion, "zombie-reaping": noQuestion,
 			"sshd-absent": noQuestion, "exec-not-elevated": noQuestion, "app-binary-immutable": noQuestion}},
@@ -269,6 +280,17 @@ func TestEachFlagFlipsItsChecks(t *testing.T) {
 		{name: "the host's /etc/hosts", options: []string{"-v", "/etc/hosts:/etc/hosts"}, want: map[string]string{"sensitive-host-mounts": fails, "writable-mounts": warns}},
 		{name: "the host's shared memory", options: []string{"-v", "/dev/shm:/dev/shm"}, want: map[string]string{
 			"sensitive-host-mounts": warns, "writable-mounts": warns, "tmpfs-options": fails, "tmpfs-size": warns}},
+		{name: "the variables of another container", options: []string{"-v", config + ":/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
+		{name: "a file of /etc where Docker puts its init", options: []string{"-v", "/etc/shadow:/sbin/docker-init:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
+		{name: "a volume that is a folder of the host", options: []string{"--mount", "type=volume,src=" + other + ",dst=/x,readonly,volume-opt=type=none,volume-opt=o=bind,volume-opt=device=/etc"},
+			want: map[string]string{"sensitive-host-mounts": fails}},
+		{name: "the time zone", options: []string{"-v", "/etc/timezone:/etc/timezone:ro"}, want: map[string]string{"sensitive-host-mounts": warns}},
+		{name: "the certificates that the host trusts", options: []string{"-v", "/etc/ssl/certs:/etc/ssl/certs:ro"}, want: map[string]string{"sensitive-host-mounts": warns}},
+		{name: "the units of the host", options: []string{"-v", "/usr/lib/systemd:/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
+		{name: "all cgroups, read-only", options: []string{"-v", "/sys/fs/cgroup:/sys/fs/cgroup:ro"}, want: map[string]string{"sensitive-host-mounts": fails},
+			open: []string{"sysfs-read-only", "memory-limit", "cpu-limit", "pids-limit"}},
+		{name: "the host's message queues", options: []string{"-v", "/dev/mqueue:/dev/mqueue"}, want: map[string]string{"ipc-namespace": warns}},
+		{name: "the host's terminals", options: []string{"-v", "/dev/pts:/terminals:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
 		{name: "/boot, read-only", options: []string{"-v", "/boot:/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
 		{name: "/usr/bin, read-only", options: []string{"-v", "/usr/bin:/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
 		{name: "/home, read-only", options: []string{"-v", "/home:/x:ro"}, want: map[string]string{"sensitive-host-mounts": fails}},
@@ -283,12 +305,17 @@ func TestEachFlagFlipsItsChecks(t *testing.T) {
 		// Devices anywhere.
 		{name: "a disk elsewhere", options: []string{"--device", "/dev/loop0:/opt/disk"}, want: map[string]string{"device-nodes": fails}},
 		{name: "a disk by a mount", options: []string{"-v", "/dev/loop0:/disk:ro"}, want: map[string]string{"device-nodes": fails}},
+		{name: "a disk by a mount in /dev", options: []string{"-v", "/dev/loop0:/dev/disk:ro"}, want: map[string]string{"device-nodes": fails}},
+		{name: "null by a mount in /dev", options: []string{"-v", "/dev/null:/dev/nix"}},
 		{name: "the kernel's log by a mount", options: []string{"-v", "/dev/kmsg:/log:ro"}, want: map[string]string{"device-nodes": fails}},
+		{name: "disks that it may make", replace: map[string][]string{"caps": nil}, options: []string{"--device-cgroup-rule", "b *:* rwm"},
+			want: map[string]string{"capabilities-dropped": fails, "device-nodes": deviceRules(t)}},
 		{name: "null under another name", options: []string{"--device", "/dev/null:/dev/xnull"}},
 		{name: "null by a mount", options: []string{"-v", "/dev/null:/x"}, open: []string{"writable-mounts"}},
 
 		// Limits that limit nothing.
 		{name: "more processes than the kernel has", replace: map[string][]string{"pids": {"--pids-limit", "4194304"}}, want: map[string]string{"pids-limit": warns}},
+		{name: "one of several processors", replace: map[string][]string{"cpu": {"--cpuset-cpus", "0"}}, open: oneProcessor()},
 		{name: "more processors than there are", replace: map[string][]string{"cpu": {"--cpu-period", "100000", "--cpu-quota", "100000000"}}, want: map[string]string{"cpu-limit": warns}},
 		{name: "more memory than there is", replace: map[string][]string{"memory": {"--memory", "64t"}}, want: map[string]string{"memory-limit": warns}},
 		{name: "core dumps of a byte", replace: map[string][]string{"ulimits": {"--ulimit", "core=1:1", "--ulimit", "nofile=8192:8192"}}, want: map[string]string{"ulimits": warns}},
@@ -338,6 +365,23 @@ func TestEachFlagFlipsItsChecks(t *testing.T) {
 			t.Logf("%d verdicts: %s", n, p.name)
 		})
 	}
+}
+
+// oneProcessor leaves the limit open where there is no second one.
+func oneProcessor() []string {
+	if runtime.NumCPU() > 1 {
+		return nil
+	}
+	return []string{"cpu-limit"}
+}
+
+// deviceRules is what becomes of rules for devices: only version 1 of cgroups shows them.
+func deviceRules(t *testing.T) string {
+	t.Helper()
+	if _, err := os.Stat("/sys/fs/cgroup/devices"); err != nil {
+		return passes
+	}
+	return fails
 }
 
 // environments are variables, and whether each is a secret.

@@ -19,7 +19,7 @@ func TestPastedFixesTakeTheFindingsAway(t *testing.T) {
 	write(t, filepath.Join(dir, "DB_PASS.txt"), "hunter2\n")
 	write(t, filepath.Join(dir, "API_KEY.txt"), "hunter3\n")
 	weak := []string{
-		`image: imagelab:scratch`, `user: "0:0"`, `tmpfs: ["/a:exec", "/b:suid"]`, `environment: {DB_PASS: hunter2, API_KEY: hunter3}`,
+		`image: imagelab:scratch`, `user: "0:0"`, `tmpfs: ["/a:exec", "/b:suid", "/c d's $$e:exec"]`, `environment: {DB_PASS: hunter2, API_KEY: hunter3}`,
 		`security_opt: ["seccomp=unconfined"]`, `cap_add: [SYS_PTRACE]`, fmt.Sprintf("labels: {imagelab.e2e: %q}", owner),
 	}
 	compose := func(service []string, more string) func(args ...string) *exec.Cmd {

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	"imagelab/internal/near"
 )
@@ -38,7 +39,8 @@ type Check struct {
 
 // Fix is how to make a check pass, as text to copy. MOUNT, VARIABLE and PATH
 // stand for the things that the check found; a [Result] has them filled in, all of
-// them. An empty field means that the platform has no setting for it.
+// them, quoted where their names ask for that. An empty field means that the
+// platform has no setting for it.
 type Fix struct {
 	Docker     string `json:"docker"`     // docker run flag, or lines of a Dockerfile
 	Compose    string `json:"compose"`    // line or lines of a service in compose.yaml
@@ -53,7 +55,7 @@ func (f Fix) fill(things []string) Fix {
 	if len(things) == 0 {
 		return f
 	}
-	each := func(text string) string {
+	each := func(text string, quote func(line, thing string) string) string {
 		var lines []string
 		for line := range strings.SplitSeq(text, "\n") {
 			if !strings.Contains(line, "MOUNT") && !strings.Contains(line, "PATH") && !strings.Contains(line, "VARIABLE") {
@@ -65,12 +67,60 @@ func (f Fix) fill(things []string) Fix {
 				if i > 0 {
 					name = fmt.Sprintf("NAME%d", i+1)
 				}
-				lines = append(lines, strings.NewReplacer("NAME", name, "MOUNT", thing, "PATH", thing, "VARIABLE", thing).Replace(line))
+				pairs := []string{"NAME", name}
+				if !strings.HasPrefix(line, "#") {
+					thing = quote(line, thing)
+				}
+				if thing != "" {
+					pairs = append(pairs, "MOUNT", thing, "PATH", thing, "VARIABLE", thing)
+				}
+				lines = append(lines, strings.NewReplacer(pairs...).Replace(line))
 			}
 		}
 		return strings.Join(lines, "\n")
 	}
-	return Fix{Docker: each(f.Docker), Compose: mergeLines(each(f.Compose)), Kubernetes: mergeLines(each(f.Kubernetes))}
+	forCompose := func(line, thing string) string { return forYAML(line, strings.ReplaceAll(thing, "$", "$$")) }
+	return Fix{
+		Docker:     each(f.Docker, forShell),
+		Compose:    mergeLines(each(f.Compose, forCompose)),
+		Kubernetes: mergeLines(each(f.Kubernetes, forYAML)),
+	}
+}
+
+// isPlain says whether the name means itself in a shell and in YAML. Names come from the container,
+// and may be made for whoever pastes a fix.
+func isPlain(name string) bool {
+	return !strings.ContainsFunc(name, func(r rune) bool {
+		return !strings.ContainsRune("/._-+@", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	})
+}
+
+// forShell quotes the name for a line of a shell or of a Dockerfile. A variable with such a name is not
+// filled in.
+func forShell(line, name string) string {
+	switch {
+	case isPlain(name):
+		return name
+	case strings.Contains(line, "VARIABLE"):
+		return ""
+	}
+	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+}
+
+// forYAML quotes the name as what stands between double quotes, and adds these where the line has none.
+// The characters that are taken for YAML's own when lines are joined are written as numbers.
+func forYAML(line, name string) string {
+	switch {
+	case isPlain(name):
+		return name
+	case strings.Contains(line, "VARIABLE"):
+		return ""
+	}
+	quoted := strings.NewReplacer(`\`, `\\`, `"`, `\x22`, "#", `\x23`).Replace(name)
+	if before, _, _ := strings.Cut(line, "MOUNT"); strings.Count(before, `"`)%2 == 1 {
+		return quoted
+	}
+	return `"` + quoted + `"`
 }
 
 // Subject is the group of a check.

@@ -1,7 +1,9 @@
 package audit
 
 import (
+	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -60,4 +62,47 @@ func TestComposeFixesAgree(t *testing.T) {
 			values[key] = value
 		}
 	}
+}
+
+// TestFixesQuoteNames: what is pasted means the name and nothing else, whatever is in it.
+func TestFixesQuoteNames(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{
+		"/plain", "/ü", "/a b", "/it's", `/a"b`, "/$(touch x)", "/`x`", "/${HOME}", "/a  # b", "/a, b", "/a: b", "/a]b}",
+		"/a\nb", `/a\b`, "/a;b", "/*",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := load(t, "hardened-scratch")
+			f.mount("/volumes/v/_data " + escape(name) + " rw - ext4 /dev/vda rw")
+			fix := f.run().result(t, "writable-mounts").Fix
+			want := printable(name)
+
+			out, err := exec.Command("sh", "-c", "printf '%s\n' "+fix.Docker).Output()
+			if got := string(out); err != nil || got != "-v\nNAME:"+want+":ro\n" {
+				t.Errorf("a shell makes %q of %s, %v", got, fix.Docker, err)
+			}
+			compose, err := strconv.Unquote(between(composeLines([]Result{{Fix: fix}})[0], "[", "]"))
+			if got := strings.ReplaceAll(compose, "$$", "$"); err != nil || got != "NAME:"+want+":ro" {
+				t.Errorf("Compose reads %q in %s, %v", got, fix.Compose, err)
+			}
+			patch := strings.Join(kubernetesLines([]Result{{Fix: fix}}), "\n")
+			path := between(patch, "mountPath: ", ", readOnly")
+			if strings.HasPrefix(path, `"`) {
+				path, err = strconv.Unquote(path)
+			}
+			if err != nil || path != want {
+				t.Errorf("Kubernetes reads %q in\n%s, %v", path, patch, err)
+			}
+		})
+	}
+}
+
+// between is the text between the first begin and the last end.
+func between(text, begin, end string) string {
+	_, text, _ = strings.Cut(text, begin)
+	if i := strings.LastIndex(text, end); i >= 0 {
+		return text[:i]
+	}
+	return text
 }

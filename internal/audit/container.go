@@ -36,6 +36,7 @@ type container struct {
 	mountLines part[[]mount] // all, in the order of the kernel
 	mounts     []mount       // the one on top for each mount point, without the auditor's own
 	cgroups    part[cgroups]
+	cgroupName string // the file that they are from
 	limits     part[map[string]limit]
 	memory     part[memoryMax]
 
@@ -78,7 +79,7 @@ func inspect(ctx context.Context, sys *System, walk bool) (*container, error) {
 	c.self = c.statusOf("/proc/self")
 	c.subject = c.statusOf(c.subjectDir)
 	c.limits = parse(c, c.subjectDir+"/limits", parseLimits)
-	c.cgroups = parse(c, "/proc/self/cgroup", parseCgroups)
+	c.findCgroups()
 	c.mountLines = parse(c, "/proc/self/mountinfo", parseMountinfo)
 	if sys.Detached {
 		c.mountLines = part[[]mount]{value: []mount{{root: "/", point: "/"}}}
@@ -131,6 +132,16 @@ func (c *container) findSubject() {
 	c.first, c.subjectDir = oldest.pid, procDir(oldest.pid)
 }
 
+// findCgroups reads where the program is, which the limits are for. An auditor that nsenter has
+// brought is in a cgroup elsewhere.
+func (c *container) findCgroups() {
+	c.cgroupName = c.subjectDir + "/cgroup"
+	if c.cgroups = parse(c, c.cgroupName, parseCgroups); c.cgroups.err != nil {
+		c.cgroupName = "/proc/self/cgroup"
+		c.cgroups = parse(c, c.cgroupName, parseCgroups)
+	}
+}
+
 // isOwn says whether the process has the auditor's mounts, and so is in the same
 // container, and whether that is known: mount ids are unique, so the first line of
 // mountinfo tells one mount namespace from another. Where that may not be read the
@@ -153,20 +164,14 @@ func (c *container) isOwn(pid int) (own, known bool) {
 	return false, false
 }
 
-// topMounts keeps what can be seen: the last line of each mount point. The
-// mount that brought the auditor's executable is no part of the container.
+// topMounts keeps what can be seen. A mount
+// of the auditor's executable alone is no part of the container; one of a directory
+// that holds it may be any directory of the host.
 func topMounts(lines []mount, exe string) []mount {
-	own := "/"
-	top := map[string]int{}
-	for i, m := range lines {
-		top[m.point] = i
-		if exe != "" && under(exe, m.point) && len(m.point) > len(own) {
-			own = m.point
-		}
-	}
+	tree := newMountTree(lines)
 	var mounts []mount
 	for i, m := range lines {
-		if top[m.point] == i && (m.point == "/" || m.point != own) {
+		if tree.over(m.point) == i && m.point != exe {
 			mounts = append(mounts, m)
 		}
 	}
@@ -184,14 +189,11 @@ func (c *container) mountAt(point string) (mount, bool) {
 
 // mountOver returns the mount that holds the file.
 func (c *container) mountOver(name string) (mount, bool) {
-	var over mount
-	for _, m := range c.mountLines.value {
-		// The last of the longest: a later mount covers an earlier one.
-		if under(name, m.point) && len(m.point) >= len(over.point) {
-			over = m
-		}
+	i := newMountTree(c.mountLines.value).over(name)
+	if i < 0 {
+		return mount{}, false
 	}
-	return over, over.point != ""
+	return c.mountLines.value[i], true
 }
 
 // auditorIsPID1 says whether the auditor stands where the container's program
@@ -349,6 +351,9 @@ func (c *container) listProcesses() ([]process, error) {
 		return nil, errors.New("/proc: no process in it, is it mounted?")
 	}
 	slices.SortFunc(processes, func(a, b process) int { return cmp.Compare(a.pid, b.pid) })
+	if processes[0].pid != 1 {
+		return nil, errors.New("/proc: PID 1 is not shown, nor what else is another user's (hidepid)")
+	}
 	return processes, nil
 }
 
@@ -417,7 +422,7 @@ func (c *container) cgroupValues(controller, v1File, v2File string) ([]string, c
 			}
 			// A mount from outside the cgroup namespace has a root such as /../..,
 			// and what it shows at its top is another cgroup's.
-			if !under(own, m.root) {
+			if !under(own, m.root) || strings.HasPrefix(own, "/..") {
 				hidden = fmt.Errorf("%s: the mount shows %s, not the own cgroup %s", m.point, m.root, own)
 				continue
 			}
@@ -445,14 +450,21 @@ func (c *container) cgroupValues(controller, v1File, v2File string) ([]string, c
 // /sys/fs/cgroup. Nil means that the controller is not there.
 func (c *container) hiddenCgroup(controller string) error {
 	_, isV1 := c.cgroups.value[controller]
-	if isV1 {
-		return fmt.Errorf("/proc/self/cgroup: a cgroup of the %s controller, which no mount shows", controller)
+	if isV1 && !c.shows(controller) {
+		return fmt.Errorf("%s: a cgroup of the %s controller, which no mount shows", c.cgroupName, controller)
 	}
 	only := len(c.cgroups.value) == 1 // the line of version 2, without hierarchies of version 1
 	if _, isV2 := c.cgroups.value[""]; isV2 && only && !slices.ContainsFunc(c.mounts, func(m mount) bool { return m.fstype == "cgroup2" }) {
-		return errors.New("/proc/self/cgroup: a cgroup of version 2, which no mount shows")
+		return errors.New(c.cgroupName + ": a cgroup of version 2, which no mount shows")
 	}
 	return nil
+}
+
+// shows says whether a mount shows the controller of version 1.
+func (c *container) shows(controller string) bool {
+	return slices.ContainsFunc(c.mounts, func(m mount) bool {
+		return m.fstype == "cgroup" && slices.Contains(m.super, controller)
+	})
 }
 
 // cgroupFile is where a value was found.

@@ -66,10 +66,22 @@ root to see them all.
 What is judged is the process that the container was started with, as docker exec
 may run the auditor under another user: PID 1, and behind an init its child. Where
 the pid namespace is the host's or another container's, it is the oldest process with
-the auditor's own mounts, or the auditor itself. The mount that
-brought the auditor's executable is not counted. In the fixes, MOUNT, PATH and
-VARIABLE stand for what was found; a report has them filled in. The Docker line of
-checks on the image is for its Dockerfile.
+the auditor's own mounts, or the auditor itself. A mount of the auditor's executable
+alone is not counted. In the fixes, MOUNT, PATH and VARIABLE stand for what was found;
+a report has them filled in. The Docker line of checks on the image is for its
+Dockerfile.
+
+What counts is what the container was given. A program may take more from itself, as
+imagelab does: no_new_privs, a seccomp filter. What docker exec, podman exec, kubectl
+exec and lxc-attach start has the container's profile and no_new_privs and nothing of
+the program's. So the auditor's own state, before it confines itself, tells the two
+apart: seccomp-filter fails where the auditor has no filter and the program one, and
+no-new-privileges only warns. An auditor in another cgroup than the program, as nsenter
+brings one, or with more capabilities (exec --privileged), proves nothing, nor does one
+that has more filters than the program: what it cannot try is unknown. A container
+beside it in the same pid namespace (kubectl debug --target, a sidecar) is judged for
+itself. Where a program that has confined itself starts the auditor, its filter cannot
+be told from the container's.
 
 A seccomp profile whose default action is to kill, instead of to refuse, ends the
 auditor at the first call that tries the filter (see seccomp-filter).

@@ -149,8 +149,8 @@ func (c *container) immutable(program string, pid, uid int, groups []int, caps u
 	return pass("uid %d of process %d can write neither %s nor a directory above it", uid, pid, program)
 }
 
-// scripts returns the files among the arguments of an interpreter: what it runs is
-// the program. Relative names are looked up in the working directory.
+// scripts returns the first file among the arguments of an interpreter, and the
+// directories before it: what it runs is the program. Relative names are looked up in the working directory.
 func (c *container) scripts(pid int) []string {
 	argv := c.commandLine(pid)
 	if len(argv) < 2 {
@@ -164,14 +164,20 @@ func (c *container) scripts(pid int) []string {
 	dir, _ := fs.ReadLink(c.sys.FS, strings.TrimPrefix(procDir(pid), "/")+"/cwd")
 	var found []string
 	for _, arg := range argv[1:] {
+		if arg == "-c" || arg == "-m" || arg == "-e" && !isShell(name) {
+			break // the program is the argument, or a module; what follows is its own
+		}
 		if !path.IsAbs(arg) {
 			if dir == "" || strings.HasPrefix(arg, "-") {
 				continue
 			}
 			arg = path.Join(dir, arg)
 		}
-		if target, info, err := resolve(c.sys.FS, arg); err == nil && info.Mode().IsRegular() {
+		target, info, err := resolve(c.sys.FS, arg)
+		if err == nil && (info.IsDir() || info.Mode().IsRegular()) {
 			found = append(found, target)
+		}
+		if err == nil && info.Mode().IsRegular() {
 			break
 		}
 	}

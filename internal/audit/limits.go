@@ -143,7 +143,11 @@ func cpuLimit(c *container) verdict {
 			return warn("%.3g CPUs in %s, more than the %d of the machine", limit, name, n)
 		}
 		return pass("%.3g CPUs in %s", limit, name)
-	case c.kubernetes:
+	}
+	if held, n := c.cpuSet(), c.processors(); held > 0 && held < n {
+		return pass("no quota in %s, but only %d of the %d CPUs of the machine (cpuset)", name, held, n)
+	}
+	if c.kubernetes {
 		return fail("no quota in %s", name)
 	}
 	shares, file, err := c.cgroupValues("cpu", "cpu.shares", "cpu.weight")
@@ -151,6 +155,28 @@ func cpuLimit(c *container) verdict {
 		return warn("no quota in %s, only a share of %s in %s", name, shares[0], file.name)
 	}
 	return fail("no quota in %s", name)
+}
+
+// cpuSet returns on how many CPUs the container may run, 0 where unknown.
+func (c *container) cpuSet() int {
+	values, _, err := c.cgroupValues("cpuset", "cpuset.cpus", "cpuset.cpus.effective")
+	if err != nil {
+		return 0
+	}
+	n := 0
+	for word := range strings.SplitSeq(values[0], ",") { // such as 0-2,7
+		first, last, isRange := strings.Cut(word, "-")
+		a, err1 := strconv.Atoi(first)
+		b, err2 := strconv.Atoi(last)
+		if !isRange {
+			b, err2 = a, nil
+		}
+		if err1 != nil || err2 != nil || b < a {
+			return 0
+		}
+		n += b - a + 1
+	}
+	return n
 }
 
 // processors returns how many the machine has, as /proc/stat lists them; 0 where
@@ -193,6 +219,8 @@ func pidsLimit(c *container) verdict {
 func (c *container) pidsVerdict() verdict {
 	values, file, err := c.cgroupValues("pids", "pids.max", "pids.max")
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && c.shows("pids"):
+		return fail("no pids.max in the pids controller of /sys/fs/cgroup: this is its root, which has no limit")
 	case err != nil:
 		return noCgroupValue(err)
 	case smallest(values) < math.MaxInt64:
@@ -263,8 +291,10 @@ func cgroupParent(c *container) verdict {
 			continue
 		}
 		seen = append(seen, p)
-		usual := strings.HasPrefix(p, "/docker/") || strings.Contains(p, "/docker-") ||
-			strings.Contains(p, "kubepods") || strings.Contains(p, "libpod") || strings.Contains(p, "machine.slice")
+		usual := strings.HasPrefix(p, "/docker/") || strings.Contains(p, "/docker-") && containerIn(p) != "" ||
+			strings.Contains(p, "kubepods") || strings.Contains(p, "libpod") || strings.Contains(p, "machine.slice") ||
+			strings.HasPrefix(p, "/lxc/") || strings.HasPrefix(p, "/lxc.payload") || strings.HasPrefix(p, "/default/") ||
+			strings.HasPrefix(p, "/user") && containerIn(p) != ""
 		if !usual {
 			strange = append(strange, p)
 		}
@@ -273,9 +303,9 @@ func cgroupParent(c *container) verdict {
 	strange = slices.Compact(strange)
 	switch {
 	case len(seen) == 0:
-		return notApplicable("a cgroup namespace hides the parent: / in /proc/self/cgroup")
+		return notApplicable("a cgroup namespace hides the parent: / in %s", c.cgroupName)
 	case len(strange) > 0:
-		return warn("%s in /proc/self/cgroup", strings.Join(firstFew(strange), ", "))
+		return warn("%s in %s", strings.Join(firstFew(strange), ", "), c.cgroupName)
 	}
-	return pass("%s in /proc/self/cgroup", slices.Min(seen))
+	return pass("%s in %s", slices.Min(seen), c.cgroupName)
 }

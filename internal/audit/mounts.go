@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,11 +15,11 @@ import (
 
 // isRuntimeFile says whether the mount is one of the files that engines make for
 // every container: it lies at one of these places and comes from where an engine or
-// the kubelet keeps such files, or from a tmpfs, as with Podman.
+// the kubelet keeps such files.
 func isRuntimeFile(m mount) bool {
 	switch m.point {
 	case "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/termination-log", "/run/.containerenv", "/etc/mtab":
-		return m.fstype == "tmpfs" || containerIn(m.root) != "" || strings.Contains(m.root, "/pods/") || strings.Contains(m.root, "/overlay-containers/") ||
+		return containerIn(m.root) != "" || strings.Contains(m.root, "/pods/") || strings.Contains(m.root, "/overlay-containers/") ||
 			strings.Contains(m.root, "/sandboxes/")
 	}
 	return false
@@ -42,12 +41,20 @@ func (c *container) isForeignTmpfs(m mount) bool {
 	switch {
 	case under(m.point, "/sys/fs/cgroup"):
 		return false
-	case m.device == dev.device:
-		return false // a part of the container's own /dev
+	case m.device == dev.device || m.root != "/" && c.isPartOfOwnTmpfs(m):
+		return false
 	case m.point == "/dev/shm" && c.exists("/.dockerenv"):
 		return received || m.source != "shm"
 	}
 	return received || m.root != "/" || m.source != "tmpfs" && m.source != "shm" && m.source != "none" && m.source != "udev"
+}
+
+// isPartOfOwnTmpfs says whether what is mounted is a part of another tmpfs of the container, as systemd-nspawn
+// has its /run in several places.
+func (c *container) isPartOfOwnTmpfs(m mount) bool {
+	return slices.ContainsFunc(c.mounts, func(whole mount) bool {
+		return whole.device == m.device && whole.root == "/" && !c.isForeignTmpfs(whole)
+	})
 }
 
 // isSocket says whether the mount is a single socket: runtime-socket's business.
@@ -62,7 +69,7 @@ func writableMounts(c *container) verdict {
 	}
 	var points []string
 	for _, m := range c.mounts {
-		if m.readOnly() || m.isPseudo() || m.fstype == "tmpfs" && !c.isForeignTmpfs(m) || m.point == "/" || isRuntimeFile(m) || c.isSocket(m) {
+		if m.readOnly() || m.isPseudo() || m.inMemory() && !c.isForeignTmpfs(m) || m.point == "/" || isRuntimeFile(m) || c.isSocket(m) {
 			continue
 		}
 		points = append(points, m.point)
@@ -174,6 +181,8 @@ var runtimeSockets = []string{
 	"run/podman/podman.sock", "var/run/podman/podman.sock", "podman/podman.sock", "podman.sock",
 	"run/cri-dockerd.sock", "var/run/cri-dockerd.sock", "cri-dockerd.sock",
 	"run/buildkit/buildkitd.sock", "buildkit/buildkitd.sock", "buildkitd.sock",
+	"var/lib/lxd/unix.socket", "var/snap/lxd/common/lxd/unix.socket", "var/lib/incus/unix.socket",
+	"lxd/unix.socket", "incus/unix.socket",
 }
 
 // runtimeSocket looks under the root and under every mount, as the socket may
@@ -194,7 +203,7 @@ func runtimeSocket(c *container) verdict {
 		}
 		if c.isSocket(m) {
 			known := slices.ContainsFunc(runtimeSockets, func(s string) bool {
-				return path.Base(s) == path.Base(m.root) || path.Base(s) == path.Base(m.point)
+				return strings.HasSuffix(m.root, "/"+s) || strings.HasSuffix(m.point, "/"+s)
 			})
 			if known {
 				found = append(found, m.point)
@@ -231,16 +240,22 @@ func runtimeSocket(c *container) verdict {
 // filesystem: on a host with a separate /var, /var/lib/docker reads /lib/docker.
 var hostDirectories = []string{
 	"/boot", "/dev", "/etc", "/proc", "/sys", "/root", "/home", "/run", "/var/run", "/var/spool/cron",
+	"/usr/lib/systemd", "/lib/systemd", "/var/backups",
 	"/var/lib/docker", "/var/lib/containerd", "/var/lib/containers", "/var/lib/kubelet", "/var/lib/rancher", "/var/lib/etcd",
+	"/var/lib/lxc", "/var/lib/lxd", "/var/lib/incus", "/var/lib/libvirt", "/var/lib/machines", "/var/lib/cloud",
 	"/lib/docker", "/lib/containerd", "/lib/containers", "/lib/kubelet", "/docker", "/containerd",
 }
 
 // hostTops are directories of a host that hold so much else that only they
 // themselves are sensitive, and not all below.
 var hostTops = []string{
-	"/", "/lib", "/lib32", "/lib64", "/libx32", "/usr", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/local", "/usr/local/bin", "/bin", "/sbin",
+	"/", "/lib", "/lib32", "/lib64", "/libx32", "/usr", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/local", "/usr/local/bin", "/usr/local/sbin", "/bin", "/sbin",
 	"/var", "/var/lib", "/var/log", "/var/spool", "/opt",
 }
+
+// harmless are parts of a host's /etc that say nothing of it and are mounted often, for the
+// time zone and the certificates that programs trust.
+var harmless = []string{"/etc/localtime", "/etc/timezone", "/etc/ssl/certs", "/etc/pki/ca-trust", "/etc/ca-certificates"}
 
 // hostPath is the root of the mount as a path of the host: btrfs puts the subvolume
 // in front.
@@ -304,10 +319,14 @@ func (c *container) hostMount(m mount) (kind string, found Status) {
 		return "", Pass // one node, which device-nodes judges
 	case m.fstype == "proc" && !under(m.point, "/proc"), m.fstype == "sysfs" && !under(m.point, "/sys"):
 		return "a second " + m.fstype, Fail
+	case m.fstype == "sysfs" && (sys.fstype == "tmpfs" && m.readOnly() || m.point == "/sys/fs/fuse/connections"):
+		return "", Pass // systemd-nspawn makes /sys of parts, LXC mounts this one always
 	case m.fstype == "proc" && m.device != proc.device, m.fstype == "sysfs" && m.device != sys.device:
 		return "the host's " + path.Join("/"+strings.TrimSuffix(m.fstype, "fs"), m.root), Fail
-	case strings.HasPrefix(m.fstype, "cgroup") && !under(m.point, "/sys/fs/cgroup"):
+	case strings.HasPrefix(m.fstype, "cgroup") && (!under(m.point, "/sys/fs/cgroup") || strings.HasPrefix(m.root, "/..")):
 		return "the host's cgroups", Fail
+	case m.fstype == "devpts" && m.root == "/" && (m.point != "/dev/pts" || !slices.Contains(m.super, "ptmxmode=666")):
+		return "the terminals of the host", Fail // the engines' own have a ptmx for everybody, and systemd's has not
 	case m.fstype == "mqueue" && m.point != "/dev/mqueue":
 		return "message queues", Warn
 	case m.fstype == "overlay" && m.root == "/", m.fstype == "fuse.fuse-overlayfs" && m.root == "/":
@@ -330,6 +349,9 @@ func (c *container) hostMount(m mount) (kind string, found Status) {
 	if c.kubernetes && mounted && hosts.device != m.device {
 		return "", Pass
 	}
+	if m.readOnly() && slices.ContainsFunc(harmless, func(dir string) bool { return under(root, dir) }) {
+		return "the host's " + root, Warn
+	}
 	if slices.Contains(hostTops, root) || slices.ContainsFunc(hostDirectories, func(dir string) bool { return under(root, dir) }) {
 		return "the host's " + root, Fail
 	}
@@ -350,13 +372,22 @@ func (c *container) hostTmpfs(m mount) (kind string, found Status) {
 			n++
 		}
 	}
+	top, _, _ := strings.Cut(strings.TrimPrefix(m.root, "/"), "/")
 	switch {
 	case n >= 2:
 		return "the host's /run", Fail
+	case slices.Contains(runDirectories, top):
+		return "the host's " + path.Join("/run", m.root), Fail
 	case m.root != "/":
 		return "the host's " + m.root + ", in memory", Warn
 	}
 	return "a tmpfs from outside", Warn
+}
+
+// runDirectories are in the /run of a host. Of a part of that tmpfs only the path within it shows.
+var runDirectories = []string{
+	"systemd", "dbus", "udev", "containerd", "docker", "crio", "podman", "containers", "libpod", "libvirt", "credentials",
+	"netns", "runc", "crun",
 }
 
 // wholeFilesystem judges a mount of the top of a filesystem: the host's root, or
@@ -386,24 +417,45 @@ func (c *container) wholeFilesystem(m mount) (kind string, found Status) {
 // .../containers/ID/FILE, .../pods/UID/volumes/... Compose and Swarm put secrets
 // under /run/secrets: a single file, from no directory of the host's system.
 func (c *container) isManaged(m mount) bool {
-	if m.point == "/sbin/docker-init" || path.Base(m.root) == "docker-init" {
-		return true
+	system := func(dir string) bool { return dir != "/home" && dir != "/root" && under(m.hostPath(), dir) }
+	if m.point == "/sbin/docker-init" || m.point == "/dev/init" || m.point == "/run/podman-init" {
+		return m.readOnly() && !slices.ContainsFunc(hostDirectories, system)
 	}
-	if strings.HasPrefix(m.point, "/run/secrets/") && !slices.ContainsFunc(hostDirectories, func(dir string) bool { return dir != "/home" && dir != "/root" && under(m.hostPath(), dir) }) {
+	if strings.HasPrefix(m.point, "/run/secrets/") && !slices.ContainsFunc(hostDirectories, system) {
 		info, err := c.stat(m.point)
 		return err != nil || !info.IsDir()
+	}
+	if under(m.point, "/run/host") && m.readOnly() { // of systemd-nspawn
+		return strings.Contains(m.root, "/nspawn/propagate/") || path.Base(m.root) == "os-release"
 	}
 	parts := strings.Split(m.root, "/")
 	for i, part := range parts {
 		rest := parts[i+1:]
 		switch {
 		case part == "volumes" && len(rest) >= 2 && rest[1] == "_data",
-			(part == "containers" || part == "overlay-containers") && len(rest) >= 2 && isContainerID(rest[0]),
+			part == "containers" && len(rest) >= 2 && isContainerID(rest[0]) && slices.Contains(engineFiles, rest[1]),
+			strings.HasSuffix(part, "-containers") && len(rest) >= 3 && isContainerID(rest[0]) &&
+				slices.Contains(engineFiles, rest[2]),
 			part == "pods" && len(rest) >= 2 && slices.Contains([]string{"volumes", "volume-subpaths", "etc-hosts", "containers"}, rest[1]):
-			return true
+			return part != "pods" || c.isOwnPod(rest[0])
 		}
 	}
 	return false
+}
+
+// engineFiles are what engines make for a container in a directory of its own, and mount. Beside
+// them lie its configuration, with all variables, and its log.
+var engineFiles = []string{
+	"hosts", "hostname", "resolv.conf", "mounts", "secrets", "shm", "run", "passwd", "group", "localtime", ".containerenv",
+}
+
+// isOwnPod says whether the kubelet's directory with this name is of the pod that the container
+// is in, as far as /etc/hosts shows that.
+func (c *container) isOwnPod(uid string) bool {
+	hosts, _ := c.mountAt("/etc/hosts")
+	_, after, known := strings.Cut(hosts.root, "/pods/")
+	own, _, _ := strings.Cut(after, "/")
+	return !known || own == uid
 }
 
 // isContainerID says whether s is 64 hexadecimal digits.
@@ -452,7 +504,7 @@ func mountPropagation(c *container) verdict {
 func (c *container) ownPeerGroup(m mount) bool {
 	root, _ := c.mountAt("/")
 	return slices.ContainsFunc(root.optional, func(o string) bool { return strings.HasPrefix(o, "shared:") }) &&
-		(m.point == "/" || !c.isHostMount(m))
+		(m.point == "/" || !c.isHostMount(m) || c.runtime() == "systemd-nspawn") // which shares nothing with the host
 }
 
 // isHostMount says whether the mount shows something of the host.
@@ -476,8 +528,12 @@ func procPathsMasked(c *container) verdict {
 
 	var bare, open []string
 	seen := 0
+	ownNetwork := c.hasOwnNetwork() // whose settings these are
 	for _, m := range c.mounts {
 		// What is mounted writable over a part of /proc opens it again.
+		if m.point == "/proc/sys/net" && ownNetwork {
+			continue
+		}
 		if m.fstype == "proc" && m.point != "/proc" && under(m.point, "/proc") && !m.readOnly() && !slices.Contains(readOnly, m.point) {
 			bare = append(bare, m.point)
 		}
@@ -521,7 +577,8 @@ func sysfsReadOnly(c *container) verdict {
 	n := 0
 	for _, m := range c.mounts {
 		kernel := m.fstype == "sysfs" || m.fstype == "cgroup" || m.fstype == "cgroup2"
-		if m.fstype == "tmpfs" || !kernel && !under(m.point, "/sys") {
+		ofNetwork := m.point == "/sys/devices/virtual/net" && c.hasOwnNetwork()
+		if m.fstype == "tmpfs" || !kernel && !under(m.point, "/sys") || ofNetwork {
 			continue
 		}
 		n++
@@ -555,7 +612,7 @@ func (d device) String() string {
 
 // status is Pass for the nodes that every container gets, Fail for what opens
 // the host's disks or memory, or makes a kernel object of its own (fuse, kvm,
-// loop control, msr, cpuid).
+// device mapper, loop control, SCSI generic, msr, cpuid).
 func (d device) status() Status {
 	switch {
 	case d.block:
@@ -567,18 +624,19 @@ func (d device) status() Status {
 		return Fail
 	case d.major == 5 && d.minor <= 2, d.major == 136: // tty, console, ptmx; pts
 		return Pass
-	case d.major == 10 && slices.Contains([]uint32{229, 232, 237}, d.minor), d.major == 202, d.major == 203:
+	case d.major == 10 && slices.Contains([]uint32{229, 232, 236, 237}, d.minor), d.major == 21, d.major == 202, d.major == 203:
 		return Fail
 	}
 	return Warn
 }
 
-// devices lists the nodes in /dev, without entering what is mounted there.
+// devices lists the nodes in /dev, without entering what is mounted there, and those that are mounted anywhere
+// by themselves.
 func (c *container) devices() ([]device, error) {
 	if c.sys.kept != nil {
 		return c.sys.kept.devices, nil
 	}
-	var found []device
+	found := c.mountedDevices()
 	err := fs.WalkDir(c.sys.FS, "dev", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			if name == "dev" || !errors.Is(err, fs.ErrPermission) {
@@ -586,8 +644,11 @@ func (c *container) devices() ([]device, error) {
 			}
 			return fs.SkipDir
 		}
-		if _, mounted := c.mountAt("/" + name); mounted && entry.IsDir() && name != "dev" {
-			return fs.SkipDir
+		if _, mounted := c.mountAt("/" + name); mounted && name != "dev" {
+			if entry.IsDir() {
+				return fs.SkipDir
+			}
+			return nil // what lies below the mount, by its type; a single node is found already
 		}
 		if entry.Type()&fs.ModeDevice == 0 {
 			return nil
@@ -606,11 +667,12 @@ func (c *container) devices() ([]device, error) {
 	return found, err
 }
 
-// mountedDevices lists the nodes outside of /dev that are mounted by themselves.
+// mountedDevices lists the nodes that are mounted by themselves: as a list of a directory shows them, they have
+// the type of what they are mounted on.
 func (c *container) mountedDevices() []device {
 	var found []device
 	for _, m := range c.mounts {
-		if m.isMask() || under(m.point, "/dev") || under(m.point, "/proc") || under(m.point, "/sys") {
+		if under(m.point, "/proc") || under(m.point, "/sys") {
 			continue
 		}
 		info, err := c.stat(m.point)
@@ -640,13 +702,34 @@ func (c *container) deviceRules() ([]string, error) {
 	return strings.Split(values[0], "\n"), nil
 }
 
+// remapped says whether uid 0 is another user outside: whoever is root here can neither make nodes nor
+// open those that are not everybody's, and rootless engines set no rules for them.
+func (c *container) remapped() bool { return userNamespace(c).status == Pass }
+
+// opensDisk says whether the rule lets a node be read or written that is a disk or the kernel's memory:
+// with MKNOD whoever is root makes one.
+func opensDisk(rule string) bool {
+	fields := strings.Fields(rule)
+	if len(fields) != 3 || !strings.ContainsAny(fields[2], "rw") {
+		return false
+	}
+	major, minor, _ := strings.Cut(fields[1], ":")
+	a, err1 := strconv.ParseUint(major, 10, 32)
+	b, err2 := strconv.ParseUint(minor, 10, 32)
+	switch {
+	case fields[0] != "c":
+		return true
+	case err1 == nil && err2 == nil:
+		return a == 1 && device{major: 1, minor: uint32(b)}.status() == Fail
+	}
+	return err1 != nil || a == 1
+}
+
 func deviceNodes(c *container) verdict {
 	devices, err := c.devices()
 	if err != nil {
 		return unknown(err)
 	}
-	inDev := len(devices)
-	devices = append(devices, c.mountedDevices()...)
 	if c.tree.err == nil {
 		devices = append(devices, c.tree.value.devices...)
 	}
@@ -668,11 +751,13 @@ func deviceNodes(c *container) verdict {
 		}
 	}
 	var extra []string
+	caps, _ := c.subject.value.mask("CapBnd")
 	rules, err := c.deviceRules()
-	if err == nil {
+	if err == nil && !c.remapped() {
 		for _, rule := range rules {
 			if rule = strings.TrimSpace(rule); rule != "" && !slices.Contains(defaultDeviceRules, rule) {
 				extra = append(extra, rule)
+				failed = failed || caps&capMknod != 0 && opensDisk(rule)
 			}
 		}
 	}
@@ -684,11 +769,14 @@ func deviceNodes(c *container) verdict {
 		evidence = append(evidence, "allowed in devices.list: "+strings.Join(firstFew(extra), ", "))
 	}
 	text := strings.Join(evidence, "; ")
+	if len(names) == 0 {
+		names = []string{"DEVICE"}
+	}
 	switch {
 	case failed:
 		return fail("%s", text).at(names...)
 	case len(evidence) > 0:
-		return warn("%s", text).at(cmp.Or(slices.Concat(names, []string{"DEVICE"})...))
+		return warn("%s", text).at(names...)
 	}
-	return pass("only the usual ones among %s in /dev and %d elsewhere", plural(inDev, "node"), len(devices)-inDev)
+	return pass("only the usual ones among %s", plural(len(devices), "node"))
 }

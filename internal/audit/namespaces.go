@@ -48,6 +48,9 @@ func ipcNamespace(c *container) verdict {
 	if queue >= 0 && memory > queue+1 {
 		return warn("not the host's, but /dev/shm came from outside (/proc/self/mountinfo): shareable, or another container's")
 	}
+	if memory >= 0 && queue > memory {
+		return warn("not the host's, but the message queues of /dev/mqueue came from outside (/proc/self/mountinfo)")
+	}
 	return v
 }
 
@@ -98,7 +101,8 @@ func (c *container) otherContainer() string {
 // containerIn returns the id of a container that is a part of the path, or "".
 func containerIn(name string) string {
 	for part := range strings.SplitSeq(name, "/") {
-		part = strings.TrimSuffix(strings.TrimPrefix(part, "docker-"), ".scope")
+		part = strings.TrimSuffix(part, ".scope") // docker-ID.scope, kubepods-PODS:cri-containerd:ID
+		part = part[strings.LastIndexAny(part, "-:")+1:]
 		if isContainerID(part) {
 			return part
 		}
@@ -132,6 +136,12 @@ func (c *container) interfaces() ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+// hasOwnNetwork says whether the network namespace is certainly not the host's.
+func (c *container) hasOwnNetwork() bool {
+	host, err := c.inHostNamespace("net")
+	return err == nil && !host && !c.inHostNetwork()
 }
 
 // inHostNetwork says whether the network namespace is the host's, or looks so.

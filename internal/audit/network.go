@@ -16,9 +16,11 @@ func sshdAbsent(c *container) verdict {
 		return unknown(c.processes.err)
 	}
 	for _, p := range c.processes.value {
-		switch p.comm {
-		case "sshd", "dropbear", "telnetd":
-			return fail("process %d is %s", p.pid, p.comm)
+		for _, name := range []string{p.comm, c.programName(p.pid)} { // that of busybox is busybox
+			switch name {
+			case "sshd", "dropbear", "telnetd", "in.telnetd":
+				return fail("process %d is %s", p.pid, name)
+			}
 		}
 	}
 	return pass("not among %s in /proc", plural(len(c.processes.value), "process", "processes"))
@@ -89,8 +91,8 @@ func defaultBridgeNetwork(c *container) verdict {
 	switch {
 	case c.kubernetes:
 		return notApplicable("Kubernetes: the network is the cluster's")
-	case c.exists("/run/.containerenv"):
-		return notApplicable("Podman: there is no docker0")
+	case !slices.Contains([]string{"", "docker"}, c.runtime()):
+		return notApplicable("%s: there is no docker0", c.runtime())
 	case c.inHostNetwork():
 		return notApplicable("the host's network namespace has no bridge of its own")
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -127,7 +128,7 @@ func notPrivileged(c *container) verdict {
 		}
 	}
 	switch {
-	case slices.Contains(rules, "a *:* rwm"):
+	case slices.Contains(rules, "a *:* rwm") && !c.remapped():
 		signs = append(signs, "all devices allowed in devices.list")
 	case blocks > 3:
 		signs = append(signs, "block devices in /dev")
@@ -150,9 +151,9 @@ func noNewPrivileges(c *container) verdict {
 	switch value, ok := c.subject.value["NoNewPrivs"]; {
 	case !ok:
 		return notApplicable("this kernel does not show NoNewPrivs in %s/status", c.subjectDir)
-	case value == "1" && c.sys.App == nil && !c.hostPID && !c.foreignPID && c.self.value["NoNewPrivs"] == "0":
-		// What docker exec starts gets what the container was given.
-		return warn("NoNewPrivs 1 in %s/status, which the program has set itself: the auditor beside it has 0", c.subjectDir)
+	case value == "1" && c.self.value["NoNewPrivs"] == "0" && c.startedAlike():
+		return warn("NoNewPrivs 1 in %s/status, which the program has set itself, or an old engine keeps from exec: "+
+			"what was started beside it has 0 in /proc/self/status", c.subjectDir)
 	case value == "1":
 		return pass("NoNewPrivs 1 in %s/status", c.subjectDir)
 	case c.sys.Sandbox.has("no_new_privs"):
@@ -162,6 +163,8 @@ func noNewPrivileges(c *container) verdict {
 	}
 }
 
+// seccompFilter: what counts is the profile of the container. A program may have put
+// filters of its own on top, which every other process of the container is without.
 func seccompFilter(c *container) verdict {
 	if c.subject.err != nil {
 		return unknown(c.subject.err)
@@ -175,12 +178,80 @@ func seccompFilter(c *container) verdict {
 	default:
 		return notApplicable("this kernel does not show Seccomp in %s/status", c.subjectDir)
 	}
-	if c.sys.Syscall == nil || c.self.value["Seccomp"] != "2" {
+	mine, theirs := c.self.value.filters(), c.subject.value.filters()
+	switch {
+	case mine == 0 && c.startedAlike():
+		return fail("Seccomp 0 (off) in /proc/self/status, as the container has no profile: "+
+			"the filter in %s/status is the program's own", c.subjectDir)
+	case mine == 0 || c.sys.Syscall == nil || mine < theirs && !c.startedAlike():
 		return unknown(errors.New("there is a filter, but the auditor does not run under it and cannot try it"))
 	}
+	v, err := c.tryCalls()
+	switch {
+	case err != nil:
+		return unknown(err)
+	case mine > theirs && v.status == Pass:
+		return unknown(fmt.Errorf("%s, but the auditor runs under %d filters and the program under %d: "+
+			"which one refuses is not known", v.evidence, mine, theirs))
+	}
+	return v
+}
+
+// filters returns how many seccomp filters the process has. Before Linux 5.9 there is
+// no number, and any stand for one.
+func (s status) filters() int {
+	if s["Seccomp"] != "2" {
+		return 0
+	}
+	n, err := strconv.Atoi(s["Seccomp_filters"])
+	if err != nil {
+		return 1
+	}
+	return n
+}
+
+// startedAlike says whether the auditor was started in the container by what has
+// started the program: docker exec, podman exec, kubectl exec, lxc-attach. They give it
+// the container's seccomp profile and no_new_privs, and its cgroup. nsenter gives
+// none of these, and exec --privileged more than the container has.
+func (c *container) startedAlike() bool {
+	if c.sys.App != nil || c.subjectDir == "/proc/self" || c.first == c.sys.PID {
+		return false
+	}
+	if !c.inProgramsCgroup() {
+		return false
+	}
+	held, err1 := c.self.value.mask("CapBnd")
+	given, err2 := c.subject.value.mask("CapBnd")
+	return err1 == nil && err2 == nil && held&^given == 0
+}
+
+// inProgramsCgroup says whether the auditor is in the container's cgroups: in a cgroup namespace it sees that
+// from its own, and elsewhere they are the program's, or below these. Where the program is in the root of all
+// of them nothing tells.
+func (c *container) inProgramsCgroup() bool {
+	mine := parse(c, "/proc/self/cgroup", parseCgroups)
+	theirs := parse(c, c.subjectDir+"/cgroup", parseCgroups)
+	host, err := c.inHostNamespace("cgroup")
+	if mine.err != nil || theirs.err != nil || err != nil {
+		return false
+	}
+	inside := !host
+	for controller, name := range mine.value {
+		program, known := theirs.value[controller]
+		if strings.HasPrefix(name, "/..") || !known || host && !under(name, program) {
+			return false
+		}
+		inside = inside || program != "/"
+	}
+	return inside
+}
+
+// tryCalls makes the calls that default profiles refuse.
+func (c *container) tryCalls() (verdict, error) {
 	caps, err := c.self.value.mask("CapBnd")
 	if err != nil {
-		return unknown(err)
+		return verdict{}, err
 	}
 	var refused, allowed []string
 	for _, call := range triedCalls {
@@ -200,9 +271,9 @@ func seccompFilter(c *container) verdict {
 		evidence += ", allowed are " + strings.Join(allowed, " ")
 	}
 	if len(refused) <= len(allowed) {
-		return warn("%s", evidence)
+		return warn("%s", evidence), nil
 	}
-	return pass("%s", evidence)
+	return pass("%s", evidence), nil
 }
 
 // triedCalls are refused by the default profiles of Docker, containerd, Podman and

@@ -106,6 +106,7 @@ const (
 	capSysPtrace      = 1 << 19
 	capSysAdmin       = 1 << 21
 	capSysNice        = 1 << 23
+	capMknod          = 1 << 27
 	capSysTime        = 1 << 25
 	capPerfmon        = 1 << 38
 	// capDefault are the 14 that Docker and containerd grant.
@@ -128,14 +129,15 @@ func capabilityList(mask uint64) []string {
 
 // mount is one line of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
 type mount struct {
-	device   string   // field 3: major:minor of the filesystem
-	root     string   // field 4: directory of the filesystem that is mounted
-	point    string   // field 5: where, as a clean absolute path
-	options  []string // field 6: of this mount; these decide ro or rw
-	optional []string // field 7: propagation, such as shared:1
-	fstype   string
-	source   string   // what mount(2) was given: a device, or any word
-	super    []string // options of the filesystem
+	id, parent string   // fields 1 and 2
+	device     string   // field 3: major:minor of the filesystem
+	root       string   // field 4: directory of the filesystem that is mounted
+	point      string   // field 5: where, as a clean absolute path
+	options    []string // field 6: of this mount; these decide ro or rw
+	optional   []string // field 7: propagation, such as shared:1
+	fstype     string
+	source     string   // what mount(2) was given: a device, or any word
+	super      []string // options of the filesystem
 }
 
 func (m mount) readOnly() bool { return slices.Contains(m.options, "ro") }
@@ -149,14 +151,17 @@ func (m mount) isMask() bool {
 // isTmpfs says whether m is a tmpfs that can be filled: no bind of a part of
 // one, no mask. Docker makes /dev and the cgroup v1 directory as it wants them.
 func (m mount) isTmpfs() bool {
-	return m.fstype == "tmpfs" && m.root == "/" && !m.readOnly() && m.point != "/dev" && m.point != "/sys/fs/cgroup"
+	return m.inMemory() && m.root == "/" && !m.readOnly() && m.point != "/dev" && m.point != "/sys/fs/cgroup"
 }
+
+// inMemory says whether what is stored ends with the mount. A ramfs is a tmpfs that has no size.
+func (m mount) inMemory() bool { return m.fstype == "tmpfs" || m.fstype == "ramfs" }
 
 // isPseudo says whether m shows the kernel and stores nothing.
 func (m mount) isPseudo() bool {
 	switch m.fstype {
 	case "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs", "securityfs", "debugfs", "tracefs",
-		"bpf", "pstore", "configfs", "fusectl", "binfmt_misc", "nsfs", "efivarfs", "autofs", "rpc_pipefs", "hugetlbfs":
+		"bpf", "pstore", "configfs", "fusectl", "binfmt_misc", "nsfs", "efivarfs", "autofs", "rpc_pipefs", "hugetlbfs", "fuse.lxcfs":
 		return true
 	}
 	return false
@@ -172,6 +177,8 @@ func parseMountinfo(data []byte) ([]mount, error) {
 			return nil, fmt.Errorf("line %d of mountinfo is not as proc_pid_mountinfo(5) says", len(mounts)+1)
 		}
 		mounts = append(mounts, mount{
+			id:       fields[0],
+			parent:   fields[1],
 			device:   fields[2],
 			root:     unescape(fields[3]),
 			point:    path.Clean("/" + unescape(fields[4])),
@@ -186,6 +193,47 @@ func parseMountinfo(data []byte) ([]mount, error) {
 		return nil, errors.New("no line in mountinfo")
 	}
 	return mounts, nil
+}
+
+// mountTree is the mounts by what they are mounted on.
+type mountTree struct {
+	lines []mount
+	on    map[string][]int // indexes by parent, "" for what is mounted on none of them
+}
+
+func newMountTree(lines []mount) mountTree {
+	t := mountTree{lines, map[string][]int{}}
+	ids := map[string]bool{}
+	for _, m := range lines {
+		ids[m.id] = true
+	}
+	for i, m := range lines {
+		if m.parent == m.id || !ids[m.parent] {
+			m.parent = ""
+		}
+		t.on[m.parent] = append(t.on[m.parent], i)
+	}
+	return t
+}
+
+// over returns the index of the mount that shows at the name, -1 for none. A mount hides all that is below
+// its point, and what is mounted there on another than itself.
+func (t mountTree) over(name string) int {
+	at, id := -1, ""
+	for range t.lines { // as many steps as there are mounts, at most
+		next := -1
+		for _, i := range t.on[id] {
+			point := t.lines[i].point
+			if under(name, point) && (next < 0 || len(point) <= len(t.lines[next].point)) {
+				next = i
+			}
+		}
+		if next < 0 {
+			break
+		}
+		at, id = next, t.lines[next].id
+	}
+	return at
 }
 
 // unescape undoes the octal escapes of mountinfo.

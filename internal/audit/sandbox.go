@@ -71,7 +71,7 @@ type outer struct {
 func (s *System) Remember() {
 	o := &outer{status: map[string]string{}, calls: map[string]error{}}
 	now := parse(&container{sys: s}, "/proc/self/status", parseStatus)
-	for _, field := range []string{"NoNewPrivs", "Seccomp"} {
+	for _, field := range []string{"NoNewPrivs", "Seccomp", "Seccomp_filters"} {
 		if value, ok := now.value[field]; ok {
 			o.status[field] = value
 		}

@@ -41,7 +41,7 @@ func TestChecksOfAProgramThatConfinesItself(t *testing.T) {
 		{"rootfs-read-only", "its command is", "root-alpine", func(f *fixture) { confined(f); f.sys.Sandbox.Of = "command" }, Fail, ""},
 		{"rootfs-read-only", "a read-only root", "hardened-scratch", confined, Pass, ""},
 		{"no-new-privileges", "it has set it itself", "root-alpine", confined, Warn, "has set it itself"},
-		{"no-new-privileges", "an auditor beside a program that has", "hardened-scratch", func(f *fixture) { f.statusOf("proc/self/status", "NoNewPrivs", "0") }, Warn, "the auditor beside it has 0"},
+		{"no-new-privileges", "an auditor beside a program that has", "hardened-scratch", func(f *fixture) { startedAlike(f); f.statusOf("proc/self/status", "NoNewPrivs", "0") }, Warn, "which the program has set itself"},
 		{"app-binary-immutable", "it cannot write its program", "hardened-scratch", func(f *fixture) { writableApp("0555", 65532, 0)(f); confined(f) }, Warn, "writes only below /tmp"},
 		{"app-binary-immutable", "its program is where it may write", "hardened-scratch", func(f *fixture) { writableApp("0555", 65532, 0)(f); confined(f); f.sys.Sandbox.Write = []string{"/"} }, Fail, "owner"},
 		{"setuid-files", "without effect", "root-alpine", func(f *fixture) { confined(f); f.file("bin/su", "04755", "\x7fELF") }, Warn, "no_new_privs"},

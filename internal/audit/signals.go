@@ -116,6 +116,10 @@ func pid1Sigterm(c *container) verdict {
 			return unknown(err)
 		}
 		if mask&sigtermBit != 0 {
+			if set.field == "SigCgt" && c.mainProcess() == c.first && !c.foreignPID && c.programName(c.first) == "node" {
+				return warn("SIGTERM has a handler (SigCgt in %s/status), but that may be node's own, "+
+					"which only puts the terminal back and leaves the rest to a default action that PID 1 has not", name)
+			}
 			return set.yes("%s (%s in %s/status)", set.text, set.field, name)
 		}
 	}

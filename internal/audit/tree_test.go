@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -32,15 +33,22 @@ type fixture struct {
 //	PATH link TARGET
 //	PATH dir MODE
 //	PATH char|block MAJOR:MINOR
+//	PATH socket MODE
 //	PATH file MODE [ELF|FIRST LINE]
+//	PATH owner UID:GID
+//	PATH capability
+//	PATH error|hidden|unreadable ERRNO   of its content, of what Lstat says, of its file capability
+//	NAME call ERRNO
+//	landlock abi VERSION
+//	auditor pid PID UID
+//
+// testdata/README.md says how they are made.
 func load(t *testing.T, posture string) *fixture {
 	t.Helper()
 	f := &fixture{t: t, files: fstest.MapFS{}, denied: map[string]error{}, caps: map[string]bool{}}
 	for name, data := range recorded()[posture] {
 		f.write(name, data)
 	}
-	f.tree(string(f.files["tree.txt"].Data))
-	delete(f.files, "tree.txt")
 	f.sys = &System{
 		FS: denyFS{f.files, f.denied},
 		Stat: func(info fs.FileInfo) (FileStat, bool) {
@@ -58,6 +66,11 @@ func load(t *testing.T, posture string) *fixture {
 		EUID:           65532,
 		Environ:        []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/"},
 		Tool:           "test",
+	}
+	f.tree(string(f.files["tree.txt"].Data))
+	delete(f.files, "tree.txt")
+	if own := f.files["proc/self/environ"]; own != nil {
+		f.sys.Environ = strings.Split(strings.TrimRight(string(own.Data), "\x00"), "\x00")
 	}
 	return f
 }
@@ -90,15 +103,44 @@ var recorded = sync.OnceValue(func() map[string]map[string]string {
 
 func (f *fixture) tree(text string) {
 	f.t.Helper()
+	calls := map[string]error{}
+	owners := map[string]*FileStat{}
 	s := bufio.NewScanner(strings.NewReader(text))
 	for s.Scan() {
 		fields := strings.SplitN(s.Text(), " ", 4)
-		if strings.HasPrefix(s.Text(), "#") || len(fields) < 3 {
+		if strings.HasPrefix(s.Text(), "#") || len(fields) < 2 {
 			continue
 		}
-		switch name, kind, arg := fields[0], fields[1], fields[2]; kind {
+		name, kind, arg := unescape(fields[0]), fields[1], ""
+		if len(fields) > 2 {
+			arg = fields[2]
+		}
+		switch kind {
 		case "link":
-			f.link(name, arg)
+			f.link(name, unescape(arg))
+		case "socket":
+			f.socket(name)
+		case "owner":
+			uid, gid, _ := strings.Cut(arg, ":")
+			owners[name] = &FileStat{UID: f.number(uid), GID: f.number(gid), Nlink: 1}
+		case "capability":
+			f.caps[name] = true
+		case "error":
+			f.denied[name] = syscall.Errno(f.number(arg))
+		case "hidden":
+			f.denied["lstat "+name] = syscall.Errno(f.number(arg))
+		case "unreadable":
+			f.denied["xattr "+name] = syscall.Errno(f.number(arg))
+		case "call":
+			calls[name] = nil
+			if n := f.number(arg); n != 0 {
+				calls[name] = syscall.Errno(n)
+			}
+		case "abi":
+			version := f.number(arg)
+			f.sys.LandlockABI = func() (int, error) { return version, nil }
+		case "pid":
+			f.sys.PID, f.sys.EUID = f.number(arg), f.number(fields[3])
 		case "dir":
 			f.files[name] = &fstest.MapFile{Mode: fs.ModeDir | unixMode(f.t, arg)}
 		case "char":
@@ -115,6 +157,23 @@ func (f *fixture) tree(text string) {
 			f.t.Fatalf("tree.txt: kind %q", kind)
 		}
 	}
+	if len(calls) > 0 {
+		f.sys.Syscall = func(name string) error { return calls[name] }
+	}
+	for name, owner := range owners {
+		if file := f.files[name]; file != nil && file.Sys == nil {
+			file.Sys = owner
+		}
+	}
+}
+
+func (f *fixture) number(text string) int {
+	f.t.Helper()
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return n
 }
 
 // unixMode turns 04755 into what package fs uses.
@@ -200,7 +259,16 @@ func (f *fixture) statusOf(name, field, value string) {
 // mount adds a line to mountinfo, given from the root of the mount on.
 func (f *fixture) mount(line string) {
 	m := f.files["proc/self/mountinfo"]
-	m.Data = append(m.Data, "900 106 254:0 "+line+"\n"...)
+	lines, err := parseMountinfo(m.Data)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	point := unescape(strings.Fields(line)[1])
+	parent := "1"
+	if i := newMountTree(lines).over(point); i >= 0 {
+		parent = lines[i].id
+	}
+	m.Data = append(m.Data, fmt.Sprintf("%d %s 254:0 %s\n", 9000+len(lines), parent, line)...)
 }
 
 // process adds one to /proc.
