@@ -28,6 +28,8 @@ type page struct {
 	ctx context.Context
 	dir string // that pictures are written to
 
+	width int64 // of the window
+
 	mu       sync.Mutex
 	problems []string
 	// expected are parts of complaints that the test provokes, such as a status, or
@@ -49,7 +51,7 @@ func browser() string {
 func openPage(t *testing.T, address string, width int64, expected ...string) *page {
 	t.Helper()
 	ctx := startBrowser(t)
-	p := &page{t: t, ctx: ctx, dir: os.Getenv(screenshots), expected: append(expected, "ERR_NETWORK_CHANGED")}
+	p := &page{t: t, ctx: ctx, width: width, dir: os.Getenv(screenshots), expected: append(expected, "ERR_NETWORK_CHANGED")}
 	if p.dir == "" {
 		p.dir = t.ArtifactDir()
 	}
