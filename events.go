@@ -413,7 +413,10 @@ func (e *events) sampler() (execute func() error, interrupt func(error)) {
 			e.past.sample(now, e.health.readiness())
 			if c := e.health.program; c != nil {
 				if f := c.facts(); f.generation != generation {
-					if what := f.mark(); what != "" {
+					switch what := f.mark(); f.reason {
+					case "restart":
+						e.past.restarted(now, what)
+					case "reload":
 						e.past.mark(now, what)
 					}
 					generation = f.generation

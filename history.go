@@ -218,6 +218,15 @@ func (h *history) mark(now time.Time, what string) {
 	h.note(now, what)
 }
 
+// restarted notes a restart of the program. The state begins anew with it, though it may have been another one for
+// less than a second, which nobody has seen.
+func (h *history) restarted(now time.Time, what string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.note(now, what)
+	h.since = now
+}
+
 func (h *history) note(now time.Time, what string) {
 	if len(h.marks) == historyMarks {
 		h.marks = append(h.marks[:0], h.marks[1:]...)

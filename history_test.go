@@ -112,6 +112,21 @@ func TestHistoryOfAFullStore(t *testing.T) {
 	}
 }
 
+// TestHistoryOfAShortRestart has a state that nobody has seen change.
+func TestHistoryOfAShortRestart(t *testing.T) {
+	t.Parallel()
+	h := newTestHistory(noUsage, func() float64 { return 0 })
+	start := time.Unix(1_700_000_000, 0)
+	h.sample(start, "ready")
+	h.restarted(start.Add(5*time.Second), "restarted the program")
+	h.sample(start.Add(6*time.Second), "ready")
+	live := compare.Live{State: "ready"}
+	h.describe(&live, start.Add(7*time.Second), false)
+	if live.StateSeconds != 2 || len(live.History.Marks) != 1 || live.History.Marks[0].What != "restarted the program" {
+		t.Errorf("ready for %v s, marks %v, want 2 s since the restart", live.StateSeconds, live.History.Marks)
+	}
+}
+
 // TestHistoryOfAProgramThatIsSeldomSeen has the same use of the processor in each row, though only each fifth sample
 // sees the program.
 func TestHistoryOfAProgramThatIsSeldomSeen(t *testing.T) {

@@ -56,7 +56,8 @@ function swap(node, key, make) {
 
 const fixed = (n, digits) => Math.abs(n) < 1e15 ? n.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }) : n.toPrecision(3);
 const MB = n => n == null ? "?" : fixed(n / 1e6, n < 1e7 ? 2 : 1) + " MB";
-const MiB = n => n == null ? "?" : fixed(n / 2 ** 20, n < 2 ** 20 * 100 ? 1 : 0) + " MiB";
+const GiB = 2 ** 30;
+const MiB = n => n == null ? "?" : n < GiB ? fixed(n * 1024 / GiB, n < GiB / 10 ? 1 : 0) + " MiB" : fixed(n / GiB, 1) + " GiB";
 const plural = (n, word) => whole(n) + " " + word + (n === 1 ? "" : "s");
 const whole = n => n == null ? "?" : fixed(n, 0);
 
@@ -176,7 +177,8 @@ function learn(s, live, peer = {}) {
     say(s.name + " s" + lossOf(ended).slice(1));
   }
   if (["down", "mute"].includes(s.state) && before !== s.state) {
-    s.downSince = ended ? s.endedAt : before === "connecting" ? null : Date.now();
+    s.downSince = ended ? s.endedAt : Date.now();
+    s.least = before === "connecting" ? "at least " : "";
     note(s, wordOf(s) + ": " + s.error);
     if (before !== "connecting") say(`${s.name} ${s.state === "down" ? "is down" : "gives no figures"}: ${s.error}`);
   }
@@ -413,7 +415,7 @@ function troublesOf(s) {
   }
   if (s.state === "down" || s.state === "mute") {
     const down = s.state === "down";
-    add(9, `${down ? "is down" : "gives no figures"}${s.downSince ? " for " + ago(s.downSince) : ""}: ${s.error}`, down ? "Does its container run? docker ps -a shows its exit code, docker logs its last words." : "It runs, but its settings or its version do not go with this one's.");
+    add(9, `${down ? "is down" : "gives no figures"}${s.downSince ? " for " + s.least + ago(s.downSince) : ""}: ${s.error}`, down ? "Does its container run? docker ps -a shows its exit code, docker logs its last words." : "It runs, but its settings or its version do not go with this one's.");
   }
   if (!l || ["down", "mute", "stopped"].includes(s.state)) return all;
   const held = l.state_seconds == null ? "" : ` for ${lasting(l.state_seconds)}`;
@@ -430,7 +432,7 @@ function troublesOf(s) {
   }
   const st = l.store, refused = n && n.store_full > 0;
   if (refused || s.full) add(refused ? 7.95 : 4.5, `has a full store${refused ? ", for " + lasting(n.store_full_seconds) : s.fullAt ? ", for " + ago(s.fullAt) : ""}: ${MiB(st.bytes)} of ${MiB(st.capacity_bytes)}` + (refused ? `, ${plural(n.store_full, "upload")} refused in the last ${Math.round(n.seconds)} s` : ""), "DELETE blobs that nobody needs, or raise IMAGELAB_STORE_CAPACITY and the tmpfs.");
-  if (n && n.rejected > 0) add(7.9, `refused ${plural(n.rejected, "request")} in the last ${Math.round(n.seconds)} s for want of room${since(s, r => r[REJECTED] > 0)}`, "Raise IMAGELAB_MAX_CONNS and the memory limit, or start one more.");
+  if (n && n.rejected > 0) add(7.9, `refused ${plural(n.rejected, "request")} in the last ${Math.round(n.seconds)} s for want of room${since(s, r => r[REJECTED] > 0)}`, "Raise IMAGELAB_MAX_CONNS, IMAGELAB_MAX_IN_FLIGHT or the memory limit, or start one more.");
   const used = memoryOf(s), limit = l.process.memory_limit_bytes;
   if (used > .9 * limit) add(6, `uses ${share(used, limit)} of its memory limit${since(s, r => r[MEMORY] > .9 * limit)}`, "At the limit the kernel ends it: raise the limit, or lower the load.");
   const waits = throttledOf(s);
@@ -492,7 +494,7 @@ function drawCards() {
   swap($("cards"), sides.map(s => [s.name, s.self, s.i]), () => sides.map(s => s.card = h("article.card.c" + s.i, { "aria-label": title(s) })));
   for (const s of sides) {
     const l = s.live, c = l && l.command, quick = quickOf(s), seen = lasting((Date.now() - s.seen) / 1e3) + " ago";
-    const gone = ["down", "mute", "stopped"].includes(s.state), stale = gone || link === "lost", bad = gone ? [] : s.troubles.filter(t => t.bad >= 6).map(t => t.what);
+    const gone = ["down", "mute", "stopped"].includes(s.state), stale = gone || link === "lost", worst = s.troubles.filter(t => t.bad >= 6).map(t => t.what), bad = gone ? [] : worst;
     let since = l && l.state_seconds != null ? "for " + lasting(l.state_seconds) : "";
     if (s.ended) since = `${lossOf(s.ended)}, ${lasting((Date.now() - s.endedAt) / 1e3)} ago`;
     else if (gone) since = s.error;
@@ -501,8 +503,8 @@ function drawCards() {
     if (gone && s.seen && !s.ended) since += ", last seen " + seen;
     const where = l ? `${s.self ? "serves this page · " : ""}${l.version} · up ${span(l.uptime_seconds)}` : "";
     const drain = s.state === "draining" && l.drain.deadline_seconds, most = drain && l.drain.deadline_seconds;
-    swap(s.card, [s.state, since, where, bad, quick, c, drain && [l.requests.in_flight, l.connections, l.drain.seconds], stale], () => [
-      h("header", key(s), h("h3", { title: title(s) }, title(s)), bad.length && s.state === "ready" ? pill("fail", "✕", "ready, in trouble") : pill(s.state, states[s.state] || "?", wordOf(s)), h("p.since", since), h("p.note", where)),
+    swap(s.card, [s.state, since, where, worst, quick, c, drain && [l.requests.in_flight, l.connections, l.drain.seconds], stale], () => [
+      h("header", key(s), h("h3", { title: title(s) }, title(s)), worst.length ? pill("fail", "✕", s.state === "ready" ? "ready, in trouble" : wordOf(s)) : pill(s.state, states[s.state] || "?", wordOf(s)), h("p.since", since), h("p.note", where)),
       h("dl.quick", quick.map(([name, value, bad, , part]) => h("div", h("dt", name), h(bad ? "dd.trouble" : "dd", (bad ? "✕ " : "") + value, part ? h("span.meter", { "aria-hidden": "true" }, h("i.c" + s.i, { "--w": Math.min(1, part) })) : null)))),
       drain && h("p.drain", h("progress", { max: most, value: Math.min(most, l.state_seconds), "aria-label": "Time used of the drain's deadline" }), ` ${lasting(l.state_seconds)} of at most ${span(most)}, waiting for ${awaited(l)}`),
       c && h("dl.quick.program", [["Program", s.state + (c.up ? ", up " + span(c.uptime_seconds) : ", not running")], ["Generation", whole(c.generation)], ["Restarts", whole(c.restarts)], ["Reloads", whole(c.reloads)], ["Last exit", c.last || "none"]].map(([name, value]) => h("div", h("dt", name), h("dd", value)))),
@@ -535,7 +537,7 @@ function chartsOf() {
   return [...each,
     { id: "cpu", title: "Processors in use", lines: [[CPU]], show: v => v < 0 ? "–" : v.toFixed(2), least: .1, limit: limit(p => p.cpu_limit) },
     { id: "throttled", title: "Throttled, seconds in each second", lines: [[THROTTLED]], show: seconds, least: .1 },
-    { id: "memory", title: "Memory of the container", lines: [[MEMORY]], show: v => v < 0 ? "–" : MiB(v), least: 2 ** 23, unit: 2 ** 20, limit: limit(p => p.memory_limit_bytes) },
+    { id: "memory", title: "Memory of the container", lines: [[MEMORY]], show: v => v < 0 ? "–" : MiB(v), least: GiB / 128, unit: true, limit: limit(p => p.memory_limit_bytes) },
     { id: "flight", title: "Requests in flight", lines: [[FLIGHT]], show: whole, least: 4 },
     { id: "conns", title: "Connections", lines: [[CONNS]], show: whole, least: 4 },
   ].map(c => ({ sides, ...c }));
@@ -567,12 +569,14 @@ function nearest(s, t) {
   return r && Math.abs(r[TIME] - t) < 3 ? r : null;
 }
 
-// axis is the time axis of all charts: as much as is known, in whole minutes that have a half; and the room for labels.
-let room = 0;
+let room = 100; // for labels, in each chart the same
+const longest = () => Math.max(...[...figures.values()].map(f => f.longest || 0));
+
+// axis is the time axis of all charts: as much as is known, in whole minutes that have a half.
 function axis() {
   const first = Math.min(now(), ...sides.filter(s => s.rows.length).map(s => s.rows[0][TIME]));
-  const longest = Math.max(100, ...[...figures.values()].map(f => f.longest || 0));
-  return { end: now(), age: [60, 120, 240, 360, 480].find(a => a >= now() - first - 1) || WINDOW, room: room = Math.max(room, longest) };
+  room = Math.max(room, longest());
+  return { end: now(), age: [60, 120, 240, 360, 480].find(a => a >= now() - first - 1) || WINDOW };
 }
 
 function drawCharts() {
@@ -602,6 +606,7 @@ function drawCharts() {
     return title(s) + " " + (r ? `${rate(r[OK] + r[REDIRECT] + r[REFUSED] + r[FAILED])}, ${rate(r[FAILED])} with 5xx, p99 ${atMost(r[P99], s.bounds)}` : "nothing known");
   }).join("; "));
   for (const c of list) drawChart(c, figures.get(c.id), a);
+  if (longest() > room) draw(); // with room for the labels
   const marks = sides.flatMap(s => s.marks.map(m => ({ ...m, s }))).sort((a, b) => b.time - a.time).slice(0, 12);
   swap($("marks"), marks.map(m => [Math.round(m.time), m.what, m.s.name]), () => marks.length ? marks.map(m => h("li", h("time", clock(m.time)), " ", h("b", title(m.s)), " " + m.what)) : h("li", "Nothing in the last ten minutes"));
 }
@@ -617,7 +622,7 @@ function point(f, x) {
 }
 
 function drawChart(c, f, a) {
-  const width = f.plot.clientWidth || 360, height = 150, left = 62, right = Math.min(.45 * width, a.room), top = 8, bottom = 22;
+  const width = f.plot.clientWidth || 360, height = 150, narrow = width < 420, left = 62, right = narrow ? 8 : Math.min(.45 * width, room), top = 8, bottom = 22;
   const x = t => left + (width - left - right) * Math.max(0, Math.min(1, 1 - (a.end - t) / a.age));
   f.scale = { left, end: a.end, time: x => a.end - a.age * (1 - (x - left) / (width - left - right)) };
   const from = a.end - a.age;
@@ -632,7 +637,7 @@ function drawChart(c, f, a) {
     const values = visible.flat().map(r => c.stack ? c.lines.reduce((n, [f]) => n + r[f], 0) : r[c.lines[0][0]]);
     const limits = c.limit ? c.sides.map(c.limit).filter(v => v != null) : [];
     const top1 = Math.max(c.least, values.reduce((a, b) => Math.max(a, b), 0) * 1.05, ...limits.map(v => v * 1.02));
-    most = nice(top1, c.unit || 1);
+    most = nice(top1, c.unit ? top1 < GiB ? GiB / 1024 : GiB : 1);
     y = v => top + (height - top - bottom) * (1 - Math.min(v, most) / most);
     ticks = [0, most / 2, most].map(v => [v, v ? c.show(v).replace("/s", "") : "0"]);
   }
@@ -694,11 +699,12 @@ function drawChart(c, f, a) {
     }
   });
   labels.sort((a, b) => a.y - b.y);
-  labels.forEach((l, i) => { l.y = Math.max(l.y, i ? labels[i - 1].y + 14 : top + 4); });
-  for (let i = labels.length - 1, floor = height - 4; i >= 0; i--, floor -= 14) labels[i].y = Math.min(labels[i].y, floor);
+  labels.forEach((l, i) => { l.y = narrow ? height + 8 + 15 * i : Math.max(l.y, i ? labels[i - 1].y + 14 : top + 4); });
+  for (let i = labels.length - 1, floor = height - 4; i >= 0 && !narrow; i--, floor -= 14) labels[i].y = Math.min(labels[i].y, floor);
+  const at = narrow ? left : width - right + 6; // below the chart, or beside it
   for (const l of labels) {
-    marks.push(svg("line.key-line." + l.kind, { x1: width - right + 6, x2: width - right + 22, y1: l.y, y2: l.y }),
-      svg("text.label", { x: width - right + 26, y: l.y + 4 }, l.text, l.full && svg("title", l.full)));
+    marks.push(svg("line.key-line." + l.kind, { x1: at, x2: at + 16, y1: l.y, y2: l.y }),
+      svg("text.label", { x: at + 20, y: l.y + 4 }, l.text, l.full && svg("title", l.full)));
   }
   if (cross != null) marks.push(svg("line.cursor", { x1: x(cross), x2: x(cross), y1: top, y2: height - bottom }));
   f.longest = 32 + 6.8 * Math.max(0, ...labels.map(l => l.text.length));
