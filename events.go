@@ -281,7 +281,8 @@ type watch struct {
 	at      time.Time
 	last    *compare.Live // what it said when it had drained, until another process answers
 	lastAt  time.Time
-	looking *time.Timer // ends the wait for that when nobody looks any more
+	looked  time.Time   // by a viewer
+	looking *time.Timer // ends the wait for the last words when nobody looks any more
 }
 
 const (
@@ -305,10 +306,13 @@ func (w *watch) view(now time.Time) peerView {
 	if w.looking != nil {
 		w.looking.Reset(unwatched)
 	}
+	if now.Sub(w.looked) > unwatched {
+		w.last = nil // it may have come and gone meanwhile
+	}
+	w.looked = now
 	v := peerView{Name: w.peer.name, URL: w.peer.url}
 	switch {
 	case now.Sub(w.at) > 2*peerTimeout:
-		w.last = nil // it may have come and gone meanwhile
 	case w.err != nil:
 		v.fail(w.err)
 		if w.last != nil && !v.Answers {
@@ -335,7 +339,8 @@ func (w *watch) ask(ctx context.Context, token string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.live, w.err, w.at = live, err, time.Now()
-	if err == nil && w.last != nil && live.State != w.last.State {
+	// An answer may be older than the last words, and come after them.
+	if err == nil && w.last != nil && live.State != w.last.State && live.Time.After(w.last.Time) {
 		w.last = nil
 	}
 }

@@ -319,6 +319,10 @@ func TestPeerSaysHowItStopped(t *testing.T) {
 	in := start(t, "IMAGELAB_PEERS=alpine="+peer.ops)
 	v := watchEvents(t, in.ops+"/events")
 	v.until("the peer", func(s shot) bool { return s.Peers[0].Live != nil })
+	eventually(t, "wait for the last words", func() bool {
+		_, body := fetch(t, "GET", peer.ops+"/metrics", "")
+		return strings.Contains(body, `in_flight{route="/last",server="ops"} 1`)
+	})
 	peer.cancel()
 	s := v.until("how it has stopped", func(s shot) bool { return s.Peers[0].Error != "" && s.Peers[0].Ended != nil })
 	if p := s.Peers[0]; p.Live != nil || p.Answers || p.Ended.Seconds == nil || p.Ended.Requests != 0 || p.EndedSeconds < 0 || p.EndedSeconds > patience.Seconds() {
@@ -342,12 +346,12 @@ func TestPeersWordsAreForgotten(t *testing.T) {
 			if gone.Load() {
 				panic(http.ErrAbortHandler)
 			}
-			sends(compare.Live{Schema: compare.LiveSchema, State: state.Load().(string)})(w, r)
+			sends(compare.Live{Schema: compare.LiveSchema, Time: time.Now(), State: state.Load().(string)})(w, r)
 		},
 		"/last": func(w http.ResponseWriter, r *http.Request) {
 			select {
 			case <-drained:
-				sends(compare.Live{Schema: compare.LiveSchema, State: "draining", Drain: compare.Drain{Seconds: &seconds}})(w, r)
+				sends(compare.Live{Schema: compare.LiveSchema, Time: time.Now(), State: "draining", Drain: compare.Drain{Seconds: &seconds}})(w, r)
 			case <-r.Context().Done():
 			}
 		},

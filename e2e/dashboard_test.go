@@ -286,11 +286,11 @@ func TestDashboardShowsAFullStore(t *testing.T) {
 	for i := range 20 {
 		fetch(t, "POST", c.app+"/store", strings.Repeat("x", 4000+i))
 	}
-	p.awaitText("#headline", "scratch has a full store: ")
+	p.awaitText("#headline", "scratch has a full store, for ")
 	p.awaitText("#headline", "uploads refused in the last ")
+	p.awaitText("#headline", " KiB of 64 KiB")
 	p.awaitText("#subline", "IMAGELAB_STORE_CAPACITY")
 	p.accessibleNow("full store")
-	p.awaitText("#headline", "for ")
 	// It is still full when nobody tries.
 	eventually(t, "a headline without refusals", func() bool {
 		got := p.text("#headline")

@@ -57,7 +57,12 @@ function swap(node, key, make) {
 const fixed = (n, digits) => Math.abs(n) < 1e15 ? n.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }) : n.toPrecision(3);
 const MB = n => n == null ? "?" : fixed(n / 1e6, n < 1e7 ? 2 : 1) + " MB";
 const GiB = 2 ** 30;
-const MiB = n => n == null ? "?" : n < GiB ? fixed(n * 1024 / GiB, n < GiB / 10 ? 1 : 0) + " MiB" : fixed(n / GiB, 1) + " GiB";
+// memory writes bytes in KiB, MiB or GiB.
+function memory(n) {
+  if (n == null) return "?";
+  if (n < GiB / 1024) return fixed(n / 1024, 0) + " KiB";
+  return n < GiB ? fixed(n * 1024 / GiB, n < GiB / 10 ? 1 : 0) + " MiB" : fixed(n / GiB, 1) + " GiB";
+}
 const plural = (n, word) => whole(n) + " " + word + (n === 1 ? "" : "s");
 const whole = n => n == null ? "?" : fixed(n, 0);
 
@@ -431,7 +436,7 @@ function troublesOf(s) {
     add(7 + Math.min(.9, n.failed / n.requests), `answers ${share(n.failed, n.requests)} of its requests with 5xx${since(s, r => r[FAILED] > 0)}`, "Each of them is a line with its path and status in the container's log.");
   }
   const st = l.store, refused = n && n.store_full > 0;
-  if (refused || s.full) add(refused ? 7.95 : 4.5, `has a full store${refused ? ", for " + lasting(n.store_full_seconds) : s.fullAt ? ", for " + ago(s.fullAt) : ""}: ${MiB(st.bytes)} of ${MiB(st.capacity_bytes)}` + (refused ? `, ${plural(n.store_full, "upload")} refused in the last ${Math.round(n.seconds)} s` : ""), "DELETE blobs that nobody needs, or raise IMAGELAB_STORE_CAPACITY and the tmpfs.");
+  if (refused || s.full) add(refused ? 7.95 : 4.5, `has a full store${refused ? ", for " + lasting(n.store_full_seconds) : s.fullAt ? ", for " + ago(s.fullAt) : ""}: ${memory(st.bytes)} of ${memory(st.capacity_bytes)}` + (refused ? `, ${plural(n.store_full, "upload")} refused in the last ${Math.round(n.seconds)} s` : ""), "DELETE blobs that nobody needs, or raise IMAGELAB_STORE_CAPACITY and the tmpfs.");
   if (n && n.rejected > 0) add(7.9, `refused ${plural(n.rejected, "request")} in the last ${Math.round(n.seconds)} s for want of room${since(s, r => r[REJECTED] > 0)}`, "Raise IMAGELAB_MAX_CONNS, IMAGELAB_MAX_IN_FLIGHT or the memory limit, or start one more.");
   const used = memoryOf(s), limit = l.process.memory_limit_bytes;
   if (used > .9 * limit) add(6, `uses ${share(used, limit)} of its memory limit${since(s, r => r[MEMORY] > .9 * limit)}`, "At the limit the kernel ends it: raise the limit, or lower the load.");
@@ -484,7 +489,7 @@ function quickOf(s) {
   return [
     ["Failed" + over, failed, n && n.failed > 0, failed === "–" ? "no requests" : failed + " failed"],
     ["p99" + over, atMost(r[P99], s.bounds), false, r[P99] >= 0 && "p99 " + atMost(r[P99], s.bounds)],
-    [used == null ? "Memory, resident" : "Memory", used == null ? MiB(l.process.resident_bytes) : MiB(used) + (limit ? " of " + MiB(limit) : ", no limit"), used > .9 * limit, null, used != null && limit && used / limit],
+    [used == null ? "Memory, resident" : "Memory", used == null ? memory(l.process.resident_bytes) : memory(used) + (limit ? " of " + memory(limit) : ", no limit"), used > .9 * limit, null, used != null && limit && used / limit],
     ["In flight", whole(l.requests.in_flight)],
     ["Requests", rate(requests), false, requests > 0 && rate(requests)],
   ];
@@ -537,7 +542,7 @@ function chartsOf() {
   return [...each,
     { id: "cpu", title: "Processors in use", lines: [[CPU]], show: v => v < 0 ? "–" : v.toFixed(2), least: .1, limit: limit(p => p.cpu_limit) },
     { id: "throttled", title: "Throttled, seconds in each second", lines: [[THROTTLED]], show: seconds, least: .1 },
-    { id: "memory", title: "Memory of the container", lines: [[MEMORY]], show: v => v < 0 ? "–" : MiB(v), least: GiB / 128, unit: true, limit: limit(p => p.memory_limit_bytes) },
+    { id: "memory", title: "Memory of the container", lines: [[MEMORY]], show: v => v < 0 ? "–" : memory(v), least: GiB / 128, unit: true, limit: limit(p => p.memory_limit_bytes) },
     { id: "flight", title: "Requests in flight", lines: [[FLIGHT]], show: whole, least: 4 },
     { id: "conns", title: "Connections", lines: [[CONNS]], show: whole, least: 4 },
   ].map(c => ({ sides, ...c }));
@@ -892,11 +897,11 @@ const facts = [
   ["Writable", f => list(f.writable_mounts, "nothing")],
   ["CPUs", f => f.limits.cpus == null ? "no limit" : String(f.limits.cpus)],
   ["Processes", f => none(f.limits.pids)],
-  ["Memory, resident", (f, l) => MiB(l.process.resident_bytes)],
-  ["Memory of the container", (f, l) => of(l.process.memory_bytes, f.limits.memory_bytes, MiB)],
+  ["Memory, resident", (f, l) => memory(l.process.resident_bytes)],
+  ["Memory of the container", (f, l) => of(l.process.memory_bytes, f.limits.memory_bytes, memory)],
   ["Throttled since the start", (f, l) => l.process.cpu_throttled_seconds == null ? "?" : span(l.process.cpu_throttled_seconds)],
   ["Open files", (f, l) => of(l.process.open_files, f.limits.open_files_soft, whole)],
-  ["Store", (f, l) => `${of(l.store.bytes, l.store.capacity_bytes, n => n < 1e4 ? plural(n, "byte") : MiB(n))}, ${plural(l.store.blobs, "blob")}, ${plural(l.store.full, "upload")} refused as it was full`],
+  ["Store", (f, l) => `${of(l.store.bytes, l.store.capacity_bytes, memory)}, ${plural(l.store.blobs, "blob")}, ${plural(l.store.full, "upload")} refused as it was full`],
   ["Health probe", (f, l) => l.probes.total ? `${span(l.probes.sum_seconds / l.probes.total)} each, ${whole(l.probes.total)} answered` : "none yet"],
   ["Start to ready", f => f.app ? span(f.app.start_seconds) : "?"],
   ["Requests since the start", (f, l) => `${whole(l.requests.total)}, ${whole(l.requests.failed)} failed, ${whole(l.requests.rejected)} refused, ${plural(l.requests.panics, "panic")}`],
