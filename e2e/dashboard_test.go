@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -591,7 +592,7 @@ func TestDashboardWhenTheTokenChanges(t *testing.T) {
 func TestDashboardShowsTheDrainAndReconnects(t *testing.T) {
 	scratchPort, alpinePort := freePort(t), freePort(t)
 	options := func(peer, port string) []string {
-		return append([]string{"-e", "IMAGELAB_FAULTS=true", "-e", "IMAGELAB_SHUTDOWN_TIMEOUT=30s", "-e", "IMAGELAB_PEERS=" + peer + "=http://127.0.0.1:" + port}, hardened...)
+		return append([]string{"-e", "IMAGELAB_FAULTS=true", "-e", "IMAGELAB_SHUTDOWN_TIMEOUT=2m", "-e", "IMAGELAB_READ_TIMEOUT=2m", "-e", "IMAGELAB_PEERS=" + peer + "=http://127.0.0.1:" + port}, hardened...)
 	}
 	scratch := startAt(t, "scratch", freePort(t), scratchPort, options("alpine", alpinePort)...)
 	startAt(t, "alpine", freePort(t), alpinePort, options("scratch", scratchPort)...)
@@ -600,22 +601,25 @@ func TestDashboardShowsTheDrainAndReconnects(t *testing.T) {
 	p.awaitText(card("alpine"), "ready")
 
 	slow := make(chan error, 1)
+	body, rest := io.Pipe() // the request is in flight until the test has looked at everything
 	go func() {
-		resp, err := client().Get(scratch.app + "/delay/15s")
+		resp, err := client().Post(scratch.app+"/echo", "text/plain", body)
 		if err == nil {
 			resp.Body.Close()
 		}
 		slow <- err
 	}()
 	eventually(t, "request in flight", func() bool {
-		return scratch.metric(t, `imagelab_http_requests_in_flight{route="/delay/{duration}",server="app"}`) == "1"
+		return scratch.metric(t, `imagelab_http_requests_in_flight{route="/echo",server="app"}`) == "1"
 	})
 	stopped := make(chan struct{})
-	go func() { defer close(stopped); _, _, _ = try(t, "stop", "-t", "40", scratch.name) }()
+	go func() { defer close(stopped); _, _, _ = try(t, "stop", "-t", "150", scratch.name) }()
 	p.awaitText("#headline", "scratch is draining for ")
 	p.awaitText("#subline", "finishes what it has")
-	p.awaitText(card("scratch"), "of at most 30 s, waiting for 1 request in flight and ")
+	p.awaitText(card("scratch"), "of at most 2 min, waiting for 1 request in flight and ")
 	p.accessibleNow("draining")
+	p.awaitText("#headline", "scratch is draining for ")
+	rest.Close()
 	p.awaitText(card("scratch"), "Stopped cleanly, 0 lost")
 	p.awaitText("#link", "Connection lost, trying again")
 	p.awaitText("#headline", "scratch stopped cleanly, 0 lost, ")
@@ -806,12 +810,12 @@ func TestDashboardOfLittleTraffic(t *testing.T) {
 	t.Parallel()
 	c := start(t, "scratch", append([]string{"-e", "IMAGELAB_FAULTS=true"}, hardened...)...)
 	p := openPage(t, c.ops+"/", 1024)
-	p.awaitText("#subline", "scratch: no requests.")
+	p.awaitText("#subline", "No requests: scratch.")
 	p.awaitText("#headline", "well")
 	fetch(t, "GET", c.app+"/status/500", "")
 	p.awaitText(card("scratch")+" .quick", "✕ 100 %, 1 of 1")
 	p.awaitText("#headline", "scratch answers 100 % of its requests with 5xx, for ")
-	p.awaitText("#subline", "scratch: no requests.")
+	p.awaitText("#subline", "No requests: scratch.")
 }
 
 // TestDashboardOfAHostilePeer has a peer that says what it should not, and others that make no sense.

@@ -338,7 +338,7 @@ function lock() {
   $("content").hidden = true;
   $("token").hidden = false;
   $("token-field").setAttribute("aria-invalid", String(!!tried));
-  put($("token-error"), tried ? "✕ That is not the token. It is the value of IMAGELAB_OPS_TOKEN, or what the file that IMAGELAB_OPS_TOKEN_FILE names holds." : "");
+  put($("token-error"), tried ? "✕ That is not the token. It is in IMAGELAB_OPS_TOKEN, or in the file of IMAGELAB_OPS_TOKEN_FILE." : "");
   $("token-field").focus();
   show("warn", "The token is asked for");
 }
@@ -418,8 +418,8 @@ function troublesOf(s) {
     const d = s.ended, lost = d.requests > 0 || d.failed > 0;
     add(lost ? 9 : d.seconds == null || d.late > 0 || d.unchecked ? 5 : 4, `s${lossOf(d).slice(1)}, ${ago(s.endedAt)} ago`, (lost ? "IMAGELAB_SHUTDOWN_TIMEOUT is how long requests have. " : "") + "Its log says which signal came.");
   }
-  if (s.state === "down" || s.state === "mute") {
-    const down = s.state === "down";
+  const down = s.state === "down";
+  if (down || s.state === "mute") {
     add(9, `${down ? "is down" : "gives no figures"}${s.downSince ? " for " + s.least + ago(s.downSince) : ""}: ${s.error}`, down ? "Does its container run? docker ps -a shows its exit code, docker logs its last words." : "It runs, but its settings or its version do not go with this one's.");
   }
   if (!l || ["down", "mute", "stopped"].includes(s.state)) return all;
@@ -458,7 +458,8 @@ function drawLead() {
     all = [{ bad: 9.5, what: `No word from ${self ? title(self) : "this server"} for ${lasting((Date.now() - (self && self.seen || lostAt)) / 1e3)}`, todo: "What follows is from before. Does its container run?" }, ...all];
   }
   const audits = sides.filter(s => summary(s) && summary(s).fail > 0);
-  const checks = audits.map(s => `${title(s)} fails ${plural(summary(s).fail, "check")}`).join(", ");
+  const fails = audits.map(s => `${title(s)} fails ${plural(summary(s).fail, "check")}`).join(", ");
+  const checks = audits.length > 2 ? `${audits.length} of ${sides.length} fail checks` : fails;
   const [worst, ...rest] = all;
   let head, sub, mood;
   if (worst) {
@@ -470,9 +471,11 @@ function drawLead() {
   } else {
     mood = audits.length ? "warn" : "good";
     head = audits.length ? "Serving well, but " + checks : "All is well";
-    sub = sides.map(s => `${title(s)}: ${quickOf(s).filter(q => q[3]).map(q => q[3]).join(", ")}.`);
+    const idle = sides.filter(s => !(s.live.recent && s.live.recent.requests > 0));
+    sub = sides.filter(s => !idle.includes(s)).map(s => `${title(s)}: ${quickOf(s).filter(q => q[3]).map(q => q[3]).join(", ")}.`);
+    if (idle.length) sub.push(`No requests: ${idle.map(title).join(", ")}.`);
   }
-  if (worst && checks) sub.push(checks + ".");
+  if (fails && !head.endsWith(fails)) sub.push(fails + ".");
   put($("headline"), head);
   swap($("subline"), sub, () => sub.map(t => h("span", t + " ")));
   show(mood, head);
@@ -487,7 +490,7 @@ function quickOf(s) {
   const used = memoryOf(s), limit = l.process.memory_limit_bytes;
   const requests = n && n.seconds > 0 ? n.requests / n.seconds : null, failed = n && n.requests > 0 ? n.failed > 0 ? `${share(n.failed, n.requests)}, ${whole(n.failed)} of ${whole(n.requests)}` : "none" : "–";
   return [
-    ["Failed" + over, failed, n && n.failed > 0, failed === "–" ? "no requests" : failed + " failed"],
+    ["Failed" + over, failed, n && n.failed > 0, failed + " failed"],
     ["p99" + over, atMost(r[P99], s.bounds), false, r[P99] >= 0 && "p99 " + atMost(r[P99], s.bounds)],
     [used == null ? "Memory, resident" : "Memory", used == null ? memory(l.process.resident_bytes) : memory(used) + (limit ? " of " + memory(limit) : ", no limit"), used > .9 * limit, null, used != null && limit && used / limit],
     ["In flight", whole(l.requests.in_flight)],
