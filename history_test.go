@@ -91,10 +91,9 @@ func TestHistoryHasARowASecond(t *testing.T) {
 // TestHistoryOfAFullStore has refusals with short pauses, and then with a long one.
 func TestHistoryOfAFullStore(t *testing.T) {
 	t.Parallel()
-	h := newTestHistory(noUsage, func() float64 { return 0 })
 	start := time.Unix(1_700_000_000, 0)
 	for second, want := range map[int]float64{0: 0, 1: 0, 9: 8, 15: 14, 18: 17, 19: 0, 20: 0, 40: 0, 43: 3} {
-		h = newTestHistory(noUsage, func() float64 { return 0 })
+		h := newTestHistory(noUsage, func() float64 { return 0 })
 		for s := range second + 1 {
 			if s == 1 || s == 9 || s == 40 {
 				h.full.Inc()

@@ -83,7 +83,7 @@ func startIn(t *testing.T, network, variant string, options ...string) *containe
 // the function that it returns is called.
 func (c *container) load(t *testing.T, path string) (stop func()) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
@@ -813,7 +813,7 @@ func TestDashboardOfLittleTraffic(t *testing.T) {
 	p.awaitText("#subline", "No requests: scratch.")
 	p.awaitText("#headline", "well")
 	fetch(t, "GET", c.app+"/status/500", "")
-	p.awaitText(card("scratch")+" .quick", "✕ 100 %, 1 of 1")
+	p.awaitText(card("scratch")+" .quick", "✕ 100 % of 1")
 	p.awaitText("#headline", "scratch answers 100 % of its requests with 5xx, for ")
 	p.awaitText("#subline", "No requests: scratch.")
 }

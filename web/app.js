@@ -488,7 +488,7 @@ function quickOf(s) {
   if (!l || !r) return [];
   const over = n ? ` in ${Math.round(n.seconds)} s` : "";
   const used = memoryOf(s), limit = l.process.memory_limit_bytes;
-  const requests = n && n.seconds > 0 ? n.requests / n.seconds : null, failed = n && n.requests > 0 ? n.failed > 0 ? `${share(n.failed, n.requests)}, ${whole(n.failed)} of ${whole(n.requests)}` : "none" : "–";
+  const requests = n && n.seconds > 0 ? n.requests / n.seconds : null, failed = n && n.requests > 0 ? n.failed > 0 ? `${share(n.failed, n.requests)} of ${whole(n.requests)}` : "none" : "–";
   return [
     ["Failed" + over, failed, n && n.failed > 0, failed + " failed"],
     ["p99" + over, atMost(r[P99], s.bounds), false, r[P99] >= 0 && "p99 " + atMost(r[P99], s.bounds)],
