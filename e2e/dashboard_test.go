@@ -493,7 +493,8 @@ func TestDashboardKeepsItsSize(t *testing.T) {
 	if before.Heap < 1e5 || before.Nodes < 100 {
 		t.Errorf("a page of %v bytes and %v nodes was not measured", before.Heap, before.Nodes)
 	}
-	if after.Heap > 1.15*before.Heap || after.Nodes > 1.15*before.Nodes || after.Rows > 620 || after.Marks > 60 {
+	// Both go up and down with the browser's own collections; a leak is of each of the 2600 frames.
+	if after.Heap > before.Heap+2600*1000 || after.Nodes > before.Nodes+2600/2 || after.Rows > 620 || after.Marks > 60 {
 		t.Errorf("after 1000 seconds %+v, after an hour %+v, want the same", before, after)
 	}
 }
