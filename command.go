@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -86,16 +87,26 @@ type command struct {
 	stopBy  time.Time
 	live    []*generation
 	spent   time.Duration // processor time of those that have ended
-	most    time.Duration // processor time that was reported
 	last    string        // how a generation has ended
 	code    int           // of the last one, when it ended
 	why     string
+
+	looking sync.Mutex // held during a look at /proc
+	looked  look
+}
+
+// look is what the processes of the command used at one moment.
+type look struct {
+	usage supervise.Usage
+	at    time.Time
+	took  time.Duration
 }
 
 // A generation is one start of the command.
 type generation struct {
 	*supervise.Process
 	number  int
+	reason  string // why it was started: as the first one, a restart or a reload
 	addr    upstreamAddr
 	to      *destination // nil without a front
 	ready   chan struct{}
@@ -264,7 +275,7 @@ func (c *command) restarts(s supervise.Status) bool {
 
 // launch starts a generation.
 func (c *command) launch(reason string) (*generation, error) {
-	g := &generation{addr: c.upstream, ready: make(chan struct{})}
+	g := &generation{reason: reason, addr: c.upstream, ready: make(chan struct{})}
 	env := c.env
 	if c.upstream.auto {
 		port, err := freePort()
@@ -686,34 +697,63 @@ type commandFacts struct {
 	generation int
 	uptime     time.Duration // 0 if it is not up
 	last       string        // how the generation before it, or it, has ended; empty if none has
+	reason     string        // of its start
 }
 
 func (c *command) facts() commandFacts {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f := commandFacts{generation: c.number, last: c.last}
-	if g := c.latest; g != nil && !g.hasEnded() {
-		f.up, f.uptime = true, time.Since(g.Started)
+	if g := c.latest; g != nil {
+		f.reason = g.reason
+		if !g.hasEnded() {
+			f.up, f.uptime = true, time.Since(g.Started)
+		}
 	}
 	return f
 }
 
-// usage is that of all generations that live, with the processor time of those that do not.
-// That of a process which ends without being waited for is lost, and must not count backwards.
-func (c *command) usage(proc fs.FS) supervise.Usage {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	sum := supervise.Usage{Spent: c.spent}
-	for _, g := range c.live {
+// mark is what the history says of the latest start; nothing of the first one.
+func (f commandFacts) mark() string {
+	switch f.reason {
+	case "restart":
+		return fmt.Sprintf("restarted the program, start %d; the one before: %s", f.generation, f.last)
+	case "reload":
+		return fmt.Sprintf("reloaded the program, start %d", f.generation)
+	}
+	return ""
+}
+
+const (
+	// leastBetweenLooks is how old what was seen may be, so that the metrics and the history share a look.
+	leastBetweenLooks = 500 * time.Millisecond
+	// lookShare bounds the time that looks take: one part of so many.
+	lookShare = 100
+)
+
+// usage is that of all generations that live, with the processor time of those that do not, and when it was seen. To
+// look is to read a file of each process that there is, so it is done seldom where there are many. The time of a
+// process which ends without being waited for is lost, and must not count backwards.
+func (c *command) usage(proc fs.FS) (supervise.Usage, time.Time) {
+	c.looking.Lock()
+	defer c.looking.Unlock()
+	began := time.Now()
+	if began.Sub(c.looked.at) < max(leastBetweenLooks, lookShare*c.looked.took) {
+		return c.looked.usage, c.looked.at
+	}
+	c.mu.Lock() // not during the look, as requests ask for it as well
+	sum, live := supervise.Usage{Spent: c.spent}, slices.Clone(c.live)
+	c.mu.Unlock()
+	for _, g := range live {
 		u := g.Usage(proc)
 		sum.Processes += u.Processes
 		sum.Spent += u.Spent
 		sum.Resident += u.Resident
 		sum.Descriptors += u.Descriptors
 	}
-	c.most = max(c.most, sum.Spent)
-	sum.Spent = c.most
-	return sum
+	sum.Spent = max(sum.Spent, c.looked.usage.Spent)
+	c.looked = look{sum, began, time.Since(began)}
+	return sum, began
 }
 
 // signals sees to those that reach this process. The ones that stop it are the stopper's; of

@@ -383,6 +383,23 @@ func TestReloadLetsOldRequestsEnd(t *testing.T) {
 	}
 }
 
+// TestHistoryTellsRestartsFromReloads has both, and the end of the one that was restarted is not told of the reload.
+func TestHistoryTellsRestartsFromReloads(t *testing.T) {
+	t.Parallel()
+	in := startBefore(t, nil, "IMAGELAB_RESTART=on-failure")
+	marked := func(what string) func() bool {
+		return func() bool {
+			_, body := fetch(t, "GET", in.ops+"/snapshot?history=1", "")
+			return strings.Contains(body, `"what":"`+what+`"`)
+		}
+	}
+	_ = syscall.Kill(in.pid(t), syscall.SIGKILL)
+	eventually(t, "mark of the restart", marked("restarted the program, start 2; the one before: killed"))
+	in.awaitState(t, "ready")
+	in.signal(t, syscall.SIGHUP)
+	eventually(t, "mark of the reload", marked("reloaded the program, start 3"))
+}
+
 func TestReloadThatFailsKeepsTheOldGeneration(t *testing.T) {
 	t.Parallel()
 	bad := filepath.Join(t.TempDir(), "bad")

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime"
@@ -64,15 +65,15 @@ func newEvents(reg prometheus.Gatherer, h *health, m *metrics, cfg Config, usage
 		deadline: cfg.DrainDelay + cfg.ShutdownTimeout,
 		past: &history{
 			tally: m.recent, full: m.storeRejected.WithLabelValues(errStoreFull.Error()), conns: m.conns.WithLabelValues("app"),
-			usage: usage, spent: func() float64 { return processorSeconds() + h.programSeconds() },
+			usage: usage, spent: processorSeconds, program: h.programSeconds,
 		},
 		rejected: m.rejected.WithLabelValues("viewers"), asking: newSlots(maxAsking, "peers", m),
 	}
-	for _, reason := range appRejections {
+	for _, reason := range roomRejections {
 		e.past.rejected = append(e.past.rejected, m.rejected.WithLabelValues(reason))
 	}
 	for _, p := range peers {
-		e.watches = append(e.watches, &watch{peer: p, wake: make(chan struct{}, 1)})
+		e.watches = append(e.watches, &watch{peer: p, wake: make(chan struct{}, 1), heard: make(chan struct{}, 1)})
 	}
 	return e
 }
@@ -84,6 +85,11 @@ type peerView struct {
 	Error  string        `json:"error,omitempty"` // why there is nothing else
 	Report *audit.Report `json:"report,omitempty"`
 	Live   *compare.Live `json:"live,omitempty"`
+
+	Answers bool `json:"answers,omitempty"` // it is there, and the error is about what it says
+	// Ended is how its drain went, if it has told that and has not answered since.
+	Ended        *compare.Drain `json:"ended,omitempty"`
+	EndedSeconds float64        `json:"ended_seconds,omitempty"` // since then
 }
 
 // refresh returns the JSON of the live facts and the frame of all, made anew when
@@ -162,18 +168,9 @@ func (e *events) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 // without a name each second, and one named end before the server ends its streams. HEAD
 // takes no viewer's place.
 func (e *events) serveEvents(w http.ResponseWriter, r *http.Request) {
-	full := e.viewers.Load() >= maxViewers
-	if r.Method != http.MethodHead {
-		defer e.viewers.Add(-1)
-		full = e.viewers.Add(1) > maxViewers
-	}
-	if full {
-		e.rejected.Inc()
-		w.Header().Set("Retry-After", "5")
-		writeError(w, http.StatusServiceUnavailable, "overloaded", fmt.Sprintf("at most %d viewers", maxViewers))
-		return
-	}
-	if !wantsStream(w, r, "text/event-stream") {
+	leave, ok := e.enter(w, r)
+	defer leave()
+	if !ok || !wantsStream(w, r, "text/event-stream") {
 		return
 	}
 	_ = drain.SetWriteBuffer(r.Context(), viewerBuffer)
@@ -202,6 +199,41 @@ func (e *events) serveEvents(w http.ResponseWriter, r *http.Request) {
 	stream(w, r, e.interval, emit)
 }
 
+// enter takes a viewer's place, unless all are taken; leave gives it back.
+func (e *events) enter(w http.ResponseWriter, r *http.Request) (leave func(), ok bool) {
+	leave = func() {}
+	full := e.viewers.Load() >= maxViewers
+	if r.Method != http.MethodHead {
+		leave = func() { e.viewers.Add(-1) }
+		full = e.viewers.Add(1) > maxViewers
+	}
+	if full {
+		e.rejected.Inc()
+		w.Header().Set("Retry-After", "5")
+		writeError(w, http.StatusServiceUnavailable, "overloaded", fmt.Sprintf("at most %d viewers", maxViewers))
+	}
+	return leave, !full
+}
+
+// serveLast answers GET /last when the drain has ended, with the live facts of that moment: how it has gone. The
+// listener closes right after it, so whoever asks each second would hardly ever learn that. A client that says that it
+// will send no more gets the facts of now.
+func (e *events) serveLast(w http.ResponseWriter, r *http.Request) {
+	leave, ok := e.enter(w, r)
+	defer leave()
+	if !ok || !wantsStream(w, r, jsonType[0]) {
+		return
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	ending := drain.Ending(r.Context())
+	select {
+	case <-ending:
+	case <-r.Context().Done():
+	}
+	live, _ := e.refresh(isClosed(ending))
+	writeJSON(w, http.StatusOK, live)
+}
+
 // servePeers answers GET /peers: each peer with its report and live facts, or why
 // there are none; with ?history=1 all of the history is among the facts.
 func (e *events) servePeers(w http.ResponseWriter, r *http.Request) {
@@ -223,7 +255,7 @@ func (e *events) servePeers(w http.ResponseWriter, r *http.Request) {
 	for _, s := range sides {
 		view := peerView{Name: s.Name, URL: s.URL, Report: s.Report, Live: s.Live}
 		if s.Err != nil {
-			view.Error = probe.OneLine(s.Err.Error())
+			view.fail(s.Err)
 		}
 		views = append(views, view)
 	}
@@ -231,16 +263,36 @@ func (e *events) servePeers(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, append(body, '\n'))
 }
 
+// fail says why there is nothing of the peer.
+func (v *peerView) fail(err error) {
+	v.Error = probe.OneLine(err.Error())
+	v.Answers = errors.As(err, new(answered))
+}
+
 // watch is one peer, asked as often as there is somebody to show it to.
 type watch struct {
-	peer peer
-	wake chan struct{}
+	peer  peer
+	wake  chan struct{}
+	heard chan struct{} // it has answered
 
-	mu   sync.Mutex
-	live *compare.Live
-	err  error
-	at   time.Time
+	mu      sync.Mutex
+	live    *compare.Live
+	err     error
+	at      time.Time
+	last    *compare.Live // what it said when it had drained, until another process answers
+	lastAt  time.Time
+	looked  time.Time   // by a viewer
+	looking *time.Timer // ends the wait for the last words when nobody looks any more
 }
+
+const (
+	// unwatched is after how long nobody looks any more.
+	unwatched = 10 * time.Second
+	// farewell is how long one request for a peer's last words may take.
+	farewell = time.Hour
+	// deaf is when a peer that has none to give is asked for them again.
+	deaf = 30 * time.Second
+)
 
 // view returns what is known of the peer, and asks for more. What is older than a
 // peer may take is of an earlier viewer's time.
@@ -251,11 +303,21 @@ func (w *watch) view(now time.Time) peerView {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.looking != nil {
+		w.looking.Reset(unwatched)
+	}
+	if now.Sub(w.looked) > unwatched {
+		w.last = nil // it may have come and gone meanwhile
+	}
+	w.looked = now
 	v := peerView{Name: w.peer.name, URL: w.peer.url}
 	switch {
 	case now.Sub(w.at) > 2*peerTimeout:
 	case w.err != nil:
-		v.Error = probe.OneLine(w.err.Error())
+		v.fail(w.err)
+		if w.last != nil && !v.Answers {
+			v.Ended, v.EndedSeconds = &w.last.Drain, now.Sub(w.lastAt).Seconds()
+		}
 	default:
 		v.Live = w.live
 	}
@@ -267,9 +329,56 @@ func (w *watch) ask(ctx context.Context, token string) {
 	ctx, cancel := context.WithTimeoutCause(ctx, peerTimeout, fmt.Errorf("no answer within %v", peerTimeout))
 	defer cancel()
 	live, err := askFor[compare.Live](ctx, w.peer, "snapshot", token, compare.LiveSchema)
+	if err == nil {
+		live.Bound()
+		select {
+		case w.heard <- struct{}{}:
+		default:
+		}
+	}
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.live, w.err, w.at = live, err, time.Now()
+	// An answer may be older than the last words, and come after them.
+	if err == nil && w.last != nil && live.State != w.last.State && live.Time.After(w.last.Time) {
+		w.last = nil
+	}
+}
+
+// listen waits for the peer's last words as long as somebody looks.
+func (w *watch) listen(ctx context.Context, token string) {
+	for {
+		select {
+		case <-w.heard:
+		case <-ctx.Done():
+			return
+		}
+		err := w.awaitLast(ctx, token)
+		if errors.As(err, new(answered)) { // another version, or it has no place for one more viewer
+			select {
+			case <-time.After(deaf):
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// awaitLast keeps what the peer says when it has drained.
+func (w *watch) awaitLast(ctx context.Context, token string) error {
+	ctx, cancel := context.WithTimeout(ctx, farewell)
+	defer cancel()
+	w.mu.Lock()
+	w.looking = time.AfterFunc(unwatched, cancel)
 	w.mu.Unlock()
+	live, err := askFor[compare.Live](ctx, w.peer, "last", token, compare.LiveSchema)
+	if err != nil || live.State != draining.String() {
+		return err
+	}
+	live.Bound()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last, w.lastAt = live, time.Now()
+	return nil
 }
 
 // actor is the pair for run.Group: it asks each peer in its own time, so that a
@@ -289,6 +398,7 @@ func (e *events) actor() (execute func() error, interrupt func(error)) {
 					}
 				}
 			})
+			all.Go(func() { w.listen(ctx, e.token) })
 		}
 		<-ctx.Done()
 		all.Wait()
@@ -308,8 +418,11 @@ func (e *events) sampler() (execute func() error, interrupt func(error)) {
 			e.past.sample(now, e.health.readiness())
 			if c := e.health.program; c != nil {
 				if f := c.facts(); f.generation != generation {
-					if generation > 0 {
-						e.past.mark(now, fmt.Sprintf("start %d of the command; the one before: %s", f.generation, cmp.Or(f.last, "still there")))
+					switch what := f.mark(); f.reason {
+					case "restart":
+						e.past.restarted(now, what)
+					case "reload":
+						e.past.mark(now, what)
 					}
 					generation = f.generation
 				}
@@ -340,8 +453,11 @@ func countOf(families []*dto.MetricFamily, name, label, value string) (sum float
 }
 
 // appRejections are the reasons for which the app listener turns requests away; the
-// other ones are the ops listener's.
-var appRejections = []string{"in_flight", "connections", "body", "uploads"}
+// other ones are the ops listener's. The first of them are for want of room.
+var (
+	appRejections  = []string{"in_flight", "connections", "uploads", "body"}
+	roomRejections = appRejections[:3]
+)
 
 // collect sums up the registry's families in live. Requests are those of the app
 // listener, without health probes and the ops paths that may be mounted there.

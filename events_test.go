@@ -312,6 +312,113 @@ func TestPeersGoDownAndComeBack(t *testing.T) {
 	}
 }
 
+// TestPeerSaysHowItStopped has peers whose drain takes no time, so that nobody who asks each second sees it.
+func TestPeerSaysHowItStopped(t *testing.T) {
+	t.Parallel()
+	peer := start(t)
+	in := start(t, "IMAGELAB_PEERS=alpine="+peer.ops)
+	v := watchEvents(t, in.ops+"/events")
+	v.until("the peer", func(s shot) bool { return s.Peers[0].Live != nil })
+	eventually(t, "wait for the last words", func() bool {
+		_, body := fetch(t, "GET", peer.ops+"/metrics", "")
+		return strings.Contains(body, `in_flight{route="/last",server="ops"} 1`)
+	})
+	peer.cancel()
+	s := v.until("how it has stopped", func(s shot) bool { return s.Peers[0].Error != "" && s.Peers[0].Ended != nil })
+	if p := s.Peers[0]; p.Live != nil || p.Answers || p.Ended.Seconds == nil || p.Ended.Requests != 0 || p.EndedSeconds < 0 || p.EndedSeconds > patience.Seconds() {
+		t.Errorf("the peer that has stopped is %+v, ended %+v", p, *p.Ended)
+	}
+	_, body := fetch(t, "GET", in.ops+"/plain", "")
+	if !strings.Contains(body, "alpine: stopped ") || !strings.Contains(body, " s ago, 0 requests cut, 0 failed, 0 too late") {
+		t.Errorf("GET /plain = %s, want how the peer has stopped", body)
+	}
+}
+
+// TestPeersWordsAreForgotten claims nothing of a process that another one has followed.
+func TestPeersWordsAreForgotten(t *testing.T) {
+	t.Parallel()
+	var state atomic.Value
+	state.Store("ready")
+	drained, gone := make(chan struct{}), atomic.Bool{}
+	seconds := 0.25
+	answers := map[string]http.HandlerFunc{
+		"/snapshot": func(w http.ResponseWriter, r *http.Request) {
+			if gone.Load() {
+				panic(http.ErrAbortHandler)
+			}
+			sends(compare.Live{Schema: compare.LiveSchema, Time: time.Now(), State: state.Load().(string)})(w, r)
+		},
+		"/last": func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case <-drained:
+				sends(compare.Live{Schema: compare.LiveSchema, Time: time.Now(), State: "draining", Drain: compare.Drain{Seconds: &seconds}})(w, r)
+			case <-r.Context().Done():
+			}
+		},
+	}
+	in := start(t, "IMAGELAB_PEERS=alpine="+fakeOps(t, answers))
+	v := watchEvents(t, in.ops+"/events")
+	v.until("the peer", func(s shot) bool { return s.Peers[0].Live != nil })
+	state.Store("draining")
+	drained <- struct{}{}
+	gone.Store(true)
+	v.until("its last words", func(s shot) bool { return s.Peers[0].Ended != nil && *s.Peers[0].Ended.Seconds == seconds })
+	state.Store("starting")
+	gone.Store(false)
+	v.until("the one after it", func(s shot) bool { return s.Peers[0].Live != nil && s.Peers[0].Live.State == "starting" })
+	gone.Store(true)
+	s := v.until("the end of that", func(s shot) bool { return s.Peers[0].Error != "" })
+	if s.Peers[0].Ended != nil {
+		t.Errorf("of a process that said nothing at its end is told %+v", *s.Peers[0].Ended)
+	}
+}
+
+// TestPeerThatAnswersNonsenseIsThere is not down.
+func TestPeerThatAnswersNonsenseIsThere(t *testing.T) {
+	t.Parallel()
+	in := start(t, "IMAGELAB_PEERS=odd="+fakeOps(t, nil)+",gone=http://127.0.0.1:1")
+	v := watchEvents(t, in.ops+"/events")
+	s := v.until("both verdicts", func(s shot) bool { return s.Peers[0].Error != "" && s.Peers[1].Error != "" })
+	if !s.Peers[0].Answers || s.Peers[1].Answers {
+		t.Errorf("peers = %+v, want the first one to answer", s.Peers)
+	}
+}
+
+func TestLastWaitsForTheEndOfTheDrain(t *testing.T) {
+	t.Parallel()
+	in := start(t, "IMAGELAB_FAULTS=true")
+	if resp, body := fetch(t, "HEAD", in.ops+"/last", ""); resp.StatusCode != 200 || body != "" {
+		t.Errorf("HEAD /last = %d %q, want 200 at once", resp.StatusCode, body)
+	}
+	slow, last := make(chan int, 1), make(chan string, 1)
+	go func() { resp, _ := fetch(t, "GET", in.app+"/delay/2s", ""); slow <- resp.StatusCode }()
+	go func() {
+		resp, err := http.Get(in.ops + "/last")
+		if err != nil {
+			last <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		last <- string(body)
+	}()
+	eventually(t, "both requests", func() bool {
+		_, body := fetch(t, "GET", in.ops+"/metrics", "")
+		return strings.Contains(body, `in_flight{route="/last",server="ops"} 1`) && strings.Contains(body, `in_flight{route="/delay/{duration}",server="app"} 1`)
+	})
+	in.cancel()
+	if code := <-slow; code != 200 {
+		t.Errorf("the request in flight = %d, want 200", code)
+	}
+	var live compare.Live
+	if body := <-last; json.Unmarshal([]byte(body), &live) != nil || live.State != "draining" || live.Drain.Seconds == nil || live.Drain.Requests != 0 {
+		t.Errorf("GET /last = %s, want how the drain has gone", body)
+	}
+	if code := in.wait(t); code != exitOK {
+		t.Errorf("exit code %d, want 0", code)
+	}
+}
+
 func TestSlowPeerDelaysNothing(t *testing.T) {
 	t.Parallel()
 	silent := fakeOps(t, map[string]http.HandlerFunc{"/": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }})

@@ -90,12 +90,13 @@ func (h *health) readiness() string {
 	return s
 }
 
-// programSeconds is the processor time of the supervised command, 0 without one.
-func (h *health) programSeconds() float64 {
+// programSeconds is the processor time of the supervised command, and when that was seen; 0 without one.
+func (h *health) programSeconds() (float64, time.Time) {
 	if h.program == nil {
-		return 0
+		return 0, time.Time{}
 	}
-	return h.program.usage(os.DirFS("/proc")).Spent.Seconds()
+	usage, at := h.program.usage(os.DirFS("/proc"))
+	return usage.Spent.Seconds(), at
 }
 
 // healthRoute answers GET /health, the contract of the Flask service: 200 and

@@ -79,7 +79,7 @@ type reading struct {
 	buckets   [len(durationBuckets) + 1]uint64
 	rejected  float64
 	full      float64 // uploads refused for want of room
-	cpu       float64 // seconds
+	cpu       float64 // seconds of this process
 	throttled float64 // seconds; -1 if not known
 }
 
@@ -91,15 +91,37 @@ type history struct {
 	full     prometheus.Counter
 	conns    prometheus.Gauge
 	usage    func() (memory, throttledSeconds float64) // of the cgroup; -1 for what is not known
-	spent    func() float64                            // processor seconds
+	spent    func() float64                            // processor seconds of this process
+	program  func() (seconds float64, at time.Time)    // those of the program, which may have been seen a while ago
 
-	mu    sync.Mutex
-	rows  []row // a ring once it is full
-	next  int   // in rows, the oldest one when it is full
-	past  []reading
-	marks []compare.Mark
-	state string
-	since time.Time // that the state is this one
+	mu       sync.Mutex
+	rows     []row // a ring once it is full
+	next     int   // in rows, the oldest one when it is full
+	past     []reading
+	marks    []compare.Mark
+	state    string
+	since    time.Time // that the state is this one
+	busy     pace      // of the program
+	fullFrom time.Time // the first refusal for want of room in the store, and the last one
+	fullTo   time.Time
+}
+
+// pace is what the program had used at one moment, and per second before it.
+type pace struct {
+	at      time.Time
+	seconds float64
+	rate    float64
+}
+
+// follow takes in what the program has used.
+func (p *pace) follow(seconds float64, at time.Time) {
+	if !at.After(p.at) {
+		return
+	}
+	if !p.at.IsZero() {
+		p.rate = max(0, seconds-p.seconds) / at.Sub(p.at).Seconds()
+	}
+	p.at, p.seconds = at, seconds
 }
 
 // sample takes a row, and says what the state is. The first call makes no row, as there is nothing to compare with.
@@ -116,9 +138,11 @@ func (h *history) sample(now time.Time, state string) {
 		r.rejected += valueOf(c)
 	}
 	r.full = valueOf(h.full)
+	used, seen := h.program()
 
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.busy.follow(used, seen)
 	h.follow(now, state)
 	h.past = append(h.past, r)
 	if len(h.past) > recentSeconds+1 {
@@ -132,12 +156,18 @@ func (h *history) sample(now time.Time, state string) {
 	if seconds <= 0 {
 		return
 	}
+	if r.full > before.full {
+		if now.Sub(h.fullTo) > recentSeconds*time.Second {
+			h.fullFrom = now
+		}
+		h.fullTo = now
+	}
 	perSecond := func(now, before float64) float32 { return float32(math.Round(max(0, now-before)/seconds*1000) / 1000) }
 	class := func(i int) float32 { return perSecond(float64(r.classes[i]), float64(before.classes[i])) }
 	line := row{at: now.UnixMilli()}
 	line.values = [columns]float32{
 		colOK: class(1) + class(2), colRedirect: class(3), colRefused: class(4), colFailed: class(5),
-		colRejected: perSecond(r.rejected, before.rejected), colCPU: perSecond(r.cpu, before.cpu),
+		colRejected: perSecond(r.rejected, before.rejected), colCPU: perSecond(r.cpu, before.cpu) + float32(math.Round(h.busy.rate*1000)/1000),
 		colThrottled: -1, colMemory: float32(memory), colInFlight: float32(h.tally.inFlight.Load()), colConns: float32(valueOf(h.conns)),
 	}
 	if r.throttled >= 0 && before.throttled >= 0 {
@@ -188,6 +218,15 @@ func (h *history) mark(now time.Time, what string) {
 	h.note(now, what)
 }
 
+// restarted notes a restart of the program. The state begins anew with it, though it may have been another one for
+// less than a second, which nobody has seen.
+func (h *history) restarted(now time.Time, what string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.note(now, what)
+	h.since = now
+}
+
 func (h *history) note(now time.Time, what string) {
 	if len(h.marks) == historyMarks {
 		h.marks = append(h.marks[:0], h.marks[1:]...)
@@ -210,6 +249,9 @@ func (h *history) describe(live *compare.Live, now time.Time, all bool) {
 		live.Recent = &compare.Recent{
 			Seconds: last.at.Sub(first.at).Seconds(), Requests: float64(total), Failed: float64(last.classes[5] - first.classes[5]),
 			Rejected: last.rejected - first.rejected, StoreFull: last.full - first.full,
+		}
+		if live.Recent.StoreFull > 0 {
+			live.Recent.StoreFullSeconds = now.Sub(h.fullFrom).Seconds()
 		}
 	}
 	rows := slices.Concat(h.rows[h.next:], h.rows[:h.next])

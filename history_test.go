@@ -21,6 +21,7 @@ func newTestHistory(usage func() (float64, float64), spent func() float64) *hist
 	return &history{
 		tally: new(tally), rejected: []prometheus.Counter{counter()}, full: counter(),
 		conns: prometheus.NewGauge(prometheus.GaugeOpts{Name: "y"}), usage: usage, spent: spent,
+		program: func() (float64, time.Time) { return 0, time.Time{} },
 	}
 }
 
@@ -79,11 +80,75 @@ func TestHistoryHasARowASecond(t *testing.T) {
 			t.Errorf("%s = %v, want %v", name, got, want)
 		}
 	}
-	if want := (compare.Recent{Seconds: 2, Requests: 7, Failed: 1, Rejected: 2, StoreFull: 1}); *live.Recent != want {
+	if want := (compare.Recent{Seconds: 2, Requests: 7, Failed: 1, Rejected: 2, StoreFull: 1, StoreFullSeconds: 1}); *live.Recent != want {
 		t.Errorf("recent = %+v, want %+v", *live.Recent, want)
 	}
 	if live.StateSeconds != 3 {
 		t.Errorf("ready for %v s, want 3", live.StateSeconds)
+	}
+}
+
+// TestHistoryOfAFullStore has refusals with short pauses, and then with a long one.
+func TestHistoryOfAFullStore(t *testing.T) {
+	t.Parallel()
+	start := time.Unix(1_700_000_000, 0)
+	for second, want := range map[int]float64{0: 0, 1: 0, 9: 8, 15: 14, 18: 17, 19: 0, 20: 0, 40: 0, 43: 3} {
+		h := newTestHistory(noUsage, func() float64 { return 0 })
+		for s := range second + 1 {
+			if s == 1 || s == 9 || s == 40 {
+				h.full.Inc()
+			}
+			h.sample(start.Add(time.Duration(s)*time.Second), "ready")
+		}
+		live := compare.Live{State: "ready"}
+		h.describe(&live, start.Add(time.Duration(second)*time.Second), false)
+		if live.Recent == nil {
+			live.Recent = new(compare.Recent)
+		}
+		if got := live.Recent.StoreFullSeconds; got != want {
+			t.Errorf("after %d s uploads have been refused for %v s, want %v", second, got, want)
+		}
+	}
+}
+
+// TestHistoryOfAShortRestart has a state that nobody has seen change.
+func TestHistoryOfAShortRestart(t *testing.T) {
+	t.Parallel()
+	h := newTestHistory(noUsage, func() float64 { return 0 })
+	start := time.Unix(1_700_000_000, 0)
+	h.sample(start, "ready")
+	h.restarted(start.Add(5*time.Second), "restarted the program")
+	h.sample(start.Add(6*time.Second), "ready")
+	live := compare.Live{State: "ready"}
+	h.describe(&live, start.Add(7*time.Second), false)
+	if live.StateSeconds != 2 || len(live.History.Marks) != 1 || live.History.Marks[0].What != "restarted the program" {
+		t.Errorf("ready for %v s, marks %v, want 2 s since the restart", live.StateSeconds, live.History.Marks)
+	}
+}
+
+// TestHistoryOfAProgramThatIsSeldomSeen has the same use of the processor in each row, though only each fifth sample
+// sees the program.
+func TestHistoryOfAProgramThatIsSeldomSeen(t *testing.T) {
+	t.Parallel()
+	h := newTestHistory(noUsage, func() float64 { return 0 })
+	start, second := time.Unix(1_700_000_000, 0), 0
+	h.program = func() (float64, time.Time) {
+		seen := second / 5 * 5
+		return .5 * float64(seen), start.Add(time.Duration(seen) * time.Second)
+	}
+	for second = range 31 {
+		h.sample(start.Add(time.Duration(second)*time.Second), "ready")
+	}
+	live := compare.Live{State: "ready"}
+	h.describe(&live, start.Add(30*time.Second), true)
+	for i, r := range rowsOf(t, live.History) {
+		want := .5
+		if i < 4 { // not seen twice yet
+			want = 0
+		}
+		if got := column(r, "cpu"); got != want {
+			t.Errorf("row %d has %v processors in use, want %v", i, got, want)
+		}
 	}
 }
 

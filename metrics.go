@@ -272,7 +272,7 @@ func (commandUsage) Describe(to chan<- *prometheus.Desc) {
 }
 
 func (u commandUsage) Collect(to chan<- prometheus.Metric) {
-	usage := u.usage(os.DirFS("/proc"))
+	usage, _ := u.usage(os.DirFS("/proc"))
 	to <- prometheus.MustNewConstMetric(commandCPU, prometheus.CounterValue, usage.Spent.Seconds())
 	to <- prometheus.MustNewConstMetric(commandMemory, prometheus.GaugeValue, float64(usage.Resident))
 	to <- prometheus.MustNewConstMetric(commandFDs, prometheus.GaugeValue, float64(usage.Descriptors))

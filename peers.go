@@ -121,6 +121,9 @@ func (l *peerList) UnmarshalText(text []byte) error {
 	return err
 }
 
+// answered is what is wrong with a peer's answer. The peer itself is there.
+type answered struct{ error }
+
 // get returns what the peer serves under path.
 func (p peer) get(ctx context.Context, path, token string) ([]byte, error) {
 	headers := probe.Headers{{Name: "User-Agent", Value: "imagelab/" + version}, {Name: "Accept", Value: "application/json"}}
@@ -137,30 +140,38 @@ func (p peer) get(ctx context.Context, path, token string) ([]byte, error) {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	switch code := resp.StatusCode; {
-	case code == http.StatusUnauthorized && token == "":
-		return nil, errors.New("it asks for a token, set IMAGELAB_OPS_TOKEN")
-	case code == http.StatusUnauthorized:
-		return nil, errors.New("it does not take the token of IMAGELAB_OPS_TOKEN")
-	case code == http.StatusMisdirectedRequest:
-		return nil, errors.New("it is not asked by this name without a token, set IMAGELAB_OPS_HOSTS there, or IMAGELAB_OPS_TOKEN for both")
-	case code >= 300 && code < 400:
-		location := probe.OneLine(resp.Header.Get("Location"))
-		return nil, fmt.Errorf("%s redirects to %q, which is not followed", t.Path, location)
-	case code != http.StatusOK:
-		if content, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10)); bytes.Contains(content, []byte(notInContainer)) {
-			return nil, errors.New("it runs in no container, so it has no report")
-		}
-		return nil, fmt.Errorf("%s answers %d, is this an imagelab's ops listener?", t.Path, code)
+	if err := refusal(resp, t.Path, token); err != nil {
+		return nil, answered{err}
 	}
 	content, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
 	if err != nil {
 		return nil, fmt.Errorf("%s broke off: %w", t.Path, probe.Reason(err))
 	}
 	if len(content) > maxDocument {
-		return nil, fmt.Errorf("%s sends more than %d bytes, is this an imagelab's ops listener?", t.Path, maxDocument)
+		return nil, answered{fmt.Errorf("%s sends more than %d bytes, is this an imagelab's ops listener?", t.Path, maxDocument)}
 	}
 	return content, nil
+}
+
+// refusal says why the peer does not give what is under path, or nil.
+func refusal(resp *http.Response, path, token string) error {
+	switch code := resp.StatusCode; {
+	case code == http.StatusUnauthorized && token == "":
+		return errors.New("it asks for a token, set IMAGELAB_OPS_TOKEN")
+	case code == http.StatusUnauthorized:
+		return errors.New("it does not take the token of IMAGELAB_OPS_TOKEN")
+	case code == http.StatusMisdirectedRequest:
+		return errors.New("it is not asked by this name without a token, set IMAGELAB_OPS_HOSTS there, or IMAGELAB_OPS_TOKEN for both")
+	case code >= 300 && code < 400:
+		location := probe.OneLine(resp.Header.Get("Location"))
+		return fmt.Errorf("%s redirects to %q, which is not followed", path, location)
+	case code != http.StatusOK:
+		if content, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10)); bytes.Contains(content, []byte(notInContainer)) {
+			return errors.New("it runs in no container, so it has no report")
+		}
+		return fmt.Errorf("%s answers %d, is this an imagelab's ops listener?", path, code)
+	}
+	return nil
 }
 
 // askFor decodes what the peer serves under path, which has to be of that schema.
@@ -178,13 +189,13 @@ func askFor[T any](ctx context.Context, p peer, path, token string, schema int) 
 	value := new(T)
 	switch err := json.Unmarshal(content, &head); {
 	case err != nil || head.Schema == nil:
-		return nil, fmt.Errorf("%s%s is not what an imagelab serves", p.base.Path, path)
+		return nil, answered{fmt.Errorf("%s%s is not what an imagelab serves", p.base.Path, path)}
 	case *head.Schema != schema:
-		return nil, fmt.Errorf("%s%s has schema %d, and imagelab %s reads %d: use the same version for both",
-			p.base.Path, path, *head.Schema, version, schema)
+		return nil, answered{fmt.Errorf("%s%s has schema %d, and imagelab %s reads %d: use the same version for both",
+			p.base.Path, path, *head.Schema, version, schema)}
 	}
 	if err := json.Unmarshal(content, value); err != nil {
-		return nil, fmt.Errorf("%s%s is not what an imagelab serves: %s", p.base.Path, path, probe.OneLine(err.Error()))
+		return nil, answered{fmt.Errorf("%s%s is not what an imagelab serves: %s", p.base.Path, path, probe.OneLine(err.Error()))}
 	}
 	return value, nil
 }
@@ -204,6 +215,7 @@ func (p peer) side(ctx context.Context, snapshot, token string, timeout time.Dur
 		s.Err = err
 		return s
 	}
+	live.Bound()
 	s.Report, s.Live = report, live
 	return s
 }

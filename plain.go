@@ -45,7 +45,14 @@ func tellPlainly(b *strings.Builder, v peerView) {
 	l := v.Live
 	if l == nil {
 		why := "it is being asked"
-		if v.Error != "" {
+		switch d := v.Ended; {
+		case d != nil && d.Seconds != nil:
+			why = fmt.Sprintf("stopped %.0f s ago, %.0f requests cut, %.0f failed, %.0f too late", v.EndedSeconds, d.Requests, d.Failed, d.Late)
+		case d != nil:
+			why = fmt.Sprintf("stopped %.0f s ago", v.EndedSeconds)
+		case v.Answers:
+			why = "no figures: " + v.Error
+		case v.Error != "":
 			why = "down: " + v.Error
 		}
 		fmt.Fprintf(b, "\n%s: %s\n", name, why)

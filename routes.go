@@ -82,6 +82,7 @@ func (o opsRoutes) add(s *server, prefix string) {
 	guarded("/config", get(serveConfig(o.variables)))
 	stream("/events", o.events.serveEvents)
 	guarded("/snapshot", get(o.events.serveSnapshot))
+	stream("/last", o.events.serveLast)
 	guarded("/peers", get(o.events.servePeers))
 	guarded("/plain", get(o.events.servePlain))
 	if o.pprof {

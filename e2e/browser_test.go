@@ -28,6 +28,8 @@ type page struct {
 	ctx context.Context
 	dir string // that pictures are written to
 
+	width int64 // of the window
+
 	mu       sync.Mutex
 	problems []string
 	// expected are parts of complaints that the test provokes, such as a status, or
@@ -49,7 +51,7 @@ func browser() string {
 func openPage(t *testing.T, address string, width int64, expected ...string) *page {
 	t.Helper()
 	ctx := startBrowser(t)
-	p := &page{t: t, ctx: ctx, dir: os.Getenv(screenshots), expected: append(expected, "ERR_NETWORK_CHANGED")}
+	p := &page{t: t, ctx: ctx, width: width, dir: os.Getenv(screenshots), expected: append(expected, "ERR_NETWORK_CHANGED")}
 	if p.dir == "" {
 		p.dir = t.ArtifactDir()
 	}
@@ -108,7 +110,7 @@ func startBrowser(t *testing.T, flags ...chromedp.ExecAllocatorOption) context.C
 		chromedp.Flag("disable-component-update", true),
 		chromedp.WSURLReadTimeout(patience), chromedp.CombinedOutput(said),
 	)
-	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 8*patience)
 	t.Cleanup(cancel)
 	ctx, stop := chromedp.NewExecAllocator(ctx, append(options, flags...)...)
 	t.Cleanup(stop)

@@ -5,7 +5,9 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -81,7 +83,7 @@ func startIn(t *testing.T, network, variant string, options ...string) *containe
 // the function that it returns is called.
 func (c *container) load(t *testing.T, path string) (stop func()) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
@@ -108,15 +110,25 @@ func (c *container) load(t *testing.T, path string) (stop func()) {
 // card is the selector of one variant's card.
 func card(name string) string { return fmt.Sprintf(`.card[aria-label="%s"]`, name) }
 
-// accessibleNow checks what the page shows at this moment, in both schemes.
+// accessibleNow checks what the page shows at this moment, in both schemes, wide and narrow, and keeps a picture of each.
 func (p *page) accessibleNow(state string) {
 	p.t.Helper()
-	for _, scheme := range []string{"light", "dark"} {
-		p.scheme(scheme)
-		for _, problem := range value[[]string](p, accessible) {
-			p.t.Errorf("%s, %s: %s", state, scheme, problem)
+	for _, width := range []int64{1440, 360} {
+		p.run(p.sized(width, 900))
+		for _, scheme := range []string{"light", "dark"} {
+			p.scheme(scheme)
+			// Charts fit themselves to a new width before the next picture of the window but one.
+			value[any](p, "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => requestAnimationFrame(done))))")
+			for _, problem := range value[[]string](p, accessible) {
+				p.t.Errorf("%s, %s, %d pixels: %s", state, scheme, width, problem)
+			}
+		}
+		if os.Getenv(screenshots) == "" {
+			p.scheme("light")
+			p.picture(fmt.Sprintf("%s-%d", strings.ReplaceAll(state, " ", "-"), width))
 		}
 	}
+	p.run(p.sized(p.width, 900))
 }
 
 func TestDashboardShowsBothVariantsLive(t *testing.T) {
@@ -240,8 +252,8 @@ func TestDashboardShowsBothVariantsLive(t *testing.T) {
 	p.awaitText(".chart table", "the highest in each half minute")
 	p.awaitText(".chart table", "5xx")
 
-	t.Log("a peer that stops turns to down, keeps what was known, and comes back")
-	docker(t, "stop", alpine.name)
+	t.Log("a peer that is killed is down, keeps what was known, and comes back")
+	docker(t, "kill", alpine.name)
 	p.awaitText("#headline", "alpine is down for ")
 	p.awaitText("#subline", "docker logs")
 	p.awaitText(card("alpine"), "down")
@@ -275,8 +287,9 @@ func TestDashboardShowsAFullStore(t *testing.T) {
 	for i := range 20 {
 		fetch(t, "POST", c.app+"/store", strings.Repeat("x", 4000+i))
 	}
-	p.awaitText("#headline", "scratch has a full store: ")
+	p.awaitText("#headline", "scratch has a full store, for ")
 	p.awaitText("#headline", "uploads refused in the last ")
+	p.awaitText("#headline", " KiB of 64 KiB")
 	p.awaitText("#subline", "IMAGELAB_STORE_CAPACITY")
 	p.accessibleNow("full store")
 	// It is still full when nobody tries.
@@ -337,7 +350,12 @@ func TestDashboardOfASupervisedProgram(t *testing.T) {
 		text := strings.ReplaceAll(p.text(card("alpine")+" .program"), "\n", " ")
 		return strings.Contains(text, "Restarts 1") || strings.Contains(text, "Restarts 2")
 	})
-	p.awaitText("#marks", "of the command; the one before: exit 3")
+	p.awaitText("#marks", "restarted the program, start ")
+	p.awaitText("#marks", "; the one before: exit 3")
+	p.awaitText("#headline", "alpine has ") // a program that is being started again, or has restarted its program
+	eventually(t, "a headline while the program runs", func() bool {
+		return strings.Contains(p.text("#headline"), "alpine has restarted its program ") && strings.Contains(p.text(card("alpine")), "ready, in trouble")
+	})
 	p.accessibleNow("a program that restarts")
 }
 
@@ -420,6 +438,8 @@ func TestDashboardKeepsItsSize(t *testing.T) {
 	c := start(t, "scratch", hardened...)
 	p := openPage(t, c.ops+"/", 1024)
 	p.awaitText(card("scratch"), "ready")
+	p.awaitText("#limits", "Image size") // all parts are drawn
+	p.awaitText("#checks", "Severity")
 	p.run(chromedp.Evaluate(`
 		window.clockAhead = 0;
 		{ const real = Date.now; Date.now = () => real() + clockAhead * 1e3; }
@@ -448,11 +468,15 @@ func TestDashboardKeepsItsSize(t *testing.T) {
 			if err := heapprofiler.CollectGarbage().Do(ctx); err != nil {
 				return err
 			}
-			var counters struct{ Nodes float64 }
+			var counters struct {
+				Nodes float64 `json:"nodes"`
+			}
 			if err := chromedp.FromContext(ctx).Target.Execute(ctx, "Memory.getDOMCounters", nil, &counters); err != nil {
 				return err
 			}
-			var heap struct{ UsedSize float64 }
+			var heap struct {
+				UsedSize float64 `json:"usedSize"`
+			}
 			err := chromedp.FromContext(ctx).Target.Execute(ctx, "Runtime.getHeapUsage", nil, &heap)
 			s.Heap, s.Nodes = heap.UsedSize, counters.Nodes
 			return err
@@ -460,14 +484,18 @@ func TestDashboardKeepsItsSize(t *testing.T) {
 		s.Rows, s.Marks = value[int](p, "sides[0].rows.length"), value[int](p, "sides[0].marks.length")
 		return s
 	}
-	value[any](p, "feed(700)")
+	value[any](p, "feed(1000)")
 	before := measure()
-	value[any](p, "feed(1450)")
-	value[any](p, "feed(1450)")
+	value[any](p, "feed(1300)")
+	value[any](p, "feed(1300)")
 	after := measure()
-	t.Logf("after 700 seconds %+v, after an hour %+v", before, after)
-	if after.Heap > 1.15*before.Heap || after.Nodes > 1.15*before.Nodes || after.Rows > 620 || after.Marks > 60 {
-		t.Errorf("after 700 seconds %+v, after an hour %+v, want the same", before, after)
+	t.Logf("after 1000 seconds %+v, after an hour %+v", before, after)
+	if before.Heap < 1e5 || before.Nodes < 100 {
+		t.Errorf("a page of %v bytes and %v nodes was not measured", before.Heap, before.Nodes)
+	}
+	// Both go up and down with the browser's own collections; a leak is of each of the 2600 frames.
+	if after.Heap > before.Heap+2600*1000 || after.Nodes > before.Nodes+2600/2 || after.Rows > 620 || after.Marks > 60 {
+		t.Errorf("after 1000 seconds %+v, after an hour %+v, want the same", before, after)
 	}
 }
 
@@ -545,12 +573,36 @@ func TestDashboardAsksForTheToken(t *testing.T) {
 	p.awaitText(card("scratch"), "ready")
 }
 
+func TestDashboardWhenTheTokenChanges(t *testing.T) {
+	t.Parallel()
+	app, ops := freePort(t), freePort(t)
+	with := func(token string) []string { return append([]string{"-e", "IMAGELAB_OPS_TOKEN=" + token}, hardened...) }
+	before := startAt(t, "scratch", app, ops, with("the first one")...)
+	p := openPage(t, before.ops+"/", 1024, "401", "ERR_", "Failed to load resource")
+	p.run(chromedp.SendKeys("#token-field", "the first one"+kb.Enter, chromedp.ByQuery))
+	p.awaitText(card("scratch"), "ready")
+	docker(t, "stop", before.name)
+	startAt(t, "scratch", app, ops, with("another one")...)
+	p.awaitText("#token-error", "That is not the token")
+	if got := p.text("#content"); got != "" {
+		t.Errorf("without its token the page shows %q", got)
+	}
+	if got := value[string](p, "document.title"); !strings.HasPrefix(got, "! The token is asked for") {
+		t.Errorf("the title is %q, want that there is something to do", got)
+	}
+	p.accessibleNow("another token")
+	p.run(chromedp.SendKeys("#token-field", "another one"+kb.Enter, chromedp.ByQuery))
+	p.awaitText("#link", "Live")
+	p.awaitText(card("scratch"), "ready")
+	p.awaitText("#headline", "well")
+}
+
 // Not beside tests that make and remove network interfaces: at each of them
 // Chromium ends its connections (ERR_NETWORK_CHANGED).
 func TestDashboardShowsTheDrainAndReconnects(t *testing.T) {
 	scratchPort, alpinePort := freePort(t), freePort(t)
 	options := func(peer, port string) []string {
-		return append([]string{"-e", "IMAGELAB_FAULTS=true", "-e", "IMAGELAB_PEERS=" + peer + "=http://127.0.0.1:" + port}, hardened...)
+		return append([]string{"-e", "IMAGELAB_FAULTS=true", "-e", "IMAGELAB_SHUTDOWN_TIMEOUT=2m", "-e", "IMAGELAB_READ_TIMEOUT=2m", "-e", "IMAGELAB_PEERS=" + peer + "=http://127.0.0.1:" + port}, hardened...)
 	}
 	scratch := startAt(t, "scratch", freePort(t), scratchPort, options("alpine", alpinePort)...)
 	startAt(t, "alpine", freePort(t), alpinePort, options("scratch", scratchPort)...)
@@ -559,23 +611,29 @@ func TestDashboardShowsTheDrainAndReconnects(t *testing.T) {
 	p.awaitText(card("alpine"), "ready")
 
 	slow := make(chan error, 1)
+	body, rest := io.Pipe() // the request is in flight until the test has looked at everything
 	go func() {
-		resp, err := client().Get(scratch.app + "/delay/4s")
+		resp, err := client().Post(scratch.app+"/echo", "text/plain", body)
 		if err == nil {
 			resp.Body.Close()
 		}
 		slow <- err
 	}()
 	eventually(t, "request in flight", func() bool {
-		return scratch.metric(t, `imagelab_http_requests_in_flight{route="/delay/{duration}",server="app"}`) == "1"
+		return scratch.metric(t, `imagelab_http_requests_in_flight{route="/echo",server="app"}`) == "1"
 	})
 	stopped := make(chan struct{})
-	go func() { defer close(stopped); _, _, _ = try(t, "stop", scratch.name) }()
-	p.awaitText("#headline", "scratch is draining")
-	p.awaitText(card("scratch"), "of at most 8.3 s, waiting for 1 request in flight and ")
+	go func() { defer close(stopped); _, _, _ = try(t, "stop", "-t", "150", scratch.name) }()
+	p.awaitText("#headline", "scratch is draining for ")
+	p.awaitText("#subline", "finishes what it has")
+	p.awaitText(card("scratch"), "of at most 2 min, waiting for 1 request in flight and ")
+	p.accessibleNow("draining")
+	p.awaitText("#headline", "scratch is draining for ")
+	rest.Close()
 	p.awaitText(card("scratch"), "Stopped cleanly, 0 lost")
 	p.awaitText("#link", "Connection lost, trying again")
-	p.awaitText("#headline", "scratch has stopped. Stopped cleanly, 0 lost")
+	p.awaitText("#headline", "scratch stopped cleanly, 0 lost, ")
+	p.awaitText("#headline", " s ago")
 	p.awaitText(card("scratch"), "These figures are from before") // what was known stays
 	p.accessibleNow("stopped")
 	<-stopped
@@ -612,8 +670,220 @@ func TestDashboardShowsWhatTheDrainCut(t *testing.T) {
 		return c.metric(t, `imagelab_http_requests_in_flight{route="/delay/{duration}",server="app"}`) == "1"
 	})
 	docker(t, "kill", "--signal", "TERM", c.name)
-	p.awaitText("#headline", "Stopped, 1 request cut after")
-	p.awaitText(card("scratch"), "Stopped, 1 request cut after")
+	p.awaitText("#headline", "scratch stopped with 1 request cut after 2.")
+	p.awaitText("#subline", "IMAGELAB_SHUTDOWN_TIMEOUT")
+	p.awaitText(card("scratch"), "Stopped with 1 request cut after")
+	if got := value[string](p, "document.title"); !strings.HasPrefix(got, "✕ scratch stopped with 1 request cut") {
+		t.Errorf("the title is %q, want what was cut", got)
+	}
+	p.accessibleNow("a request was cut")
+}
+
+// TestDashboardShowsWhatTheProgramFailed has a program that takes a connection, reads, and closes it without an answer.
+func TestDashboardShowsWhatTheProgramFailed(t *testing.T) {
+	t.Parallel()
+	needEngine(t)
+	c := &container{name: newName()}
+	appPort, opsPort := freePort(t), freePort(t)
+	c.app, c.ops = "http://127.0.0.1:"+appPort, "http://127.0.0.1:"+opsPort
+	t.Cleanup(func() { c.remove(t) })
+	docker(t, slices.Concat([]string{"run", "-d", "--name", c.name, "--label", label(), "--no-healthcheck", "--network", "host",
+		"-e", "PORT=" + appPort, "-e", "IMAGELAB_BIND_ADDRESS=127.0.0.1", "-e", "IMAGELAB_OPS_ADDR=127.0.0.1:" + opsPort,
+		"-e", "IMAGELAB_UPSTREAM=auto", "-e", "IMAGELAB_SHUTDOWN_TIMEOUT=50s"},
+		hardened, []string{imageOf("alpine"), "--", "sh", "-c", "trap 'sleep 12; exit 0' TERM; nc -ll -p $PORT -e sleep 15 & while :; do sleep 1; done"})...)
+	c.await(t)
+	p := openPage(t, c.ops+"/", 1024, "ERR_", "Failed to load resource")
+	p.awaitText(card("alpine"), "ready")
+	go func() {
+		if resp, err := client().Post(c.app+"/", "text/plain", strings.NewReader("x")); err == nil {
+			resp.Body.Close()
+		}
+	}()
+	eventually(t, "request in flight", func() bool {
+		return c.metric(t, `imagelab_http_requests_in_flight{route="upstream",server="app"}`) == "1"
+	})
+	docker(t, "kill", "--signal", "TERM", c.name)
+	p.awaitText(card("alpine")+" .drain", "waiting for 1 request in flight")
+	p.awaitText(card("alpine")+" .drain", "waiting for the program to end")
+	p.awaitText("#headline", "alpine stopped with 1 request failed by the program, ")
+	p.awaitText(card("alpine"), "Stopped with 1 request failed by the program")
+	p.accessibleNow("failed by the program")
+}
+
+// TestDashboardShowsHowAPeerStopped asks for the last words of a peer: nobody who asks it each second hears them.
+func TestDashboardShowsHowAPeerStopped(t *testing.T) {
+	t.Parallel()
+	peer := start(t, "alpine", append([]string{"-e", "IMAGELAB_FAULTS=true", "-e", "IMAGELAB_SHUTDOWN_TIMEOUT=2s"}, hardened...)...)
+	c := start(t, "scratch", append([]string{"-e", "IMAGELAB_PEERS=alpine=" + peer.ops}, hardened...)...)
+	p := openPage(t, c.ops+"/", 1024)
+	p.awaitText(card("alpine"), "ready")
+	for range 3 {
+		docker(t, "stop", peer.name)
+		p.awaitText("#headline", "alpine stopped cleanly, 0 lost, ")
+		p.awaitText(card("alpine")+" .pill", "stopped")
+		p.awaitText(card("alpine"), "Stopped cleanly, 0 lost, ")
+		p.awaitText("#say", "alpine stopped cleanly, 0 lost")
+		docker(t, "start", peer.name)
+		p.awaitText(card("alpine"), "ready")
+	}
+	p.awaitText("#marks", "alpine Stopped cleanly, 0 lost")
+
+	t.Log("what it cut")
+	go func() {
+		if resp, err := client().Get(peer.app + "/delay/50s"); err == nil {
+			resp.Body.Close()
+		}
+	}()
+	p.awaitText(card("alpine"), "In flight\n1")
+	docker(t, "stop", peer.name)
+	p.awaitText("#headline", "alpine stopped with 1 request cut after 2.")
+	p.accessibleNow("a peer has cut a request")
+	docker(t, "start", peer.name)
+	p.awaitText(card("alpine"), "ready")
+
+	t.Log("of a drain that nobody has seen the end of nothing is claimed")
+	go func() {
+		if resp, err := client().Get(peer.app + "/delay/50s"); err == nil {
+			resp.Body.Close()
+		}
+	}()
+	p.awaitText(card("alpine"), "In flight\n1")
+	docker(t, "kill", "--signal", "TERM", peer.name)
+	docker(t, "kill", peer.name)
+	p.awaitText("#headline", "alpine is down for ")
+	if got := p.text(card("alpine")); strings.Contains(got, "Stopped") {
+		t.Errorf("the card of a peer that was killed says %q", got)
+	}
+	docker(t, "start", peer.name)
+	p.awaitText(card("alpine"), "ready")
+
+	t.Log("after a minute it is down, however it has stopped")
+	docker(t, "stop", peer.name)
+	p.awaitText("#headline", "alpine stopped cleanly, 0 lost, ")
+	for deadline := time.Now().Add(2 * patience); !strings.Contains(p.text("#headline"), "alpine is down for 6"); time.Sleep(time.Second) {
+		if time.Now().After(deadline) {
+			t.Fatalf("two minutes after its stop the headline is %q", p.text("#headline"))
+		}
+	}
+	p.awaitText("#subline", "alpine stopped cleanly, 0 lost, ")
+}
+
+// TestDashboardShowsWhatIsShort has too little of one thing after the other.
+func TestDashboardShowsWhatIsShort(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name    string
+		options []string
+		cause   func(t *testing.T, c *container)
+		head    []string // parts of the headline
+		todo    string
+	}{
+		{"memory", []string{"--memory", "64m", "--tmpfs", "/tmp:size=60m,mode=1777", "-e", "IMAGELAB_STORE_CAPACITY=58MiB"}, func(t *testing.T, c *container) {
+			for i := range 58 {
+				var live struct {
+					Process struct {
+						Used  float64 `json:"memory_bytes"`
+						Limit float64 `json:"memory_limit_bytes"`
+					}
+				}
+				_, body := fetch(t, "GET", c.ops+"/snapshot", "")
+				if err := json.Unmarshal([]byte(body), &live); err != nil {
+					t.Fatal(err)
+				}
+				if live.Process.Used > .92*live.Process.Limit {
+					return
+				}
+				fetch(t, "POST", c.app+"/store", strings.Repeat(string(rune('A'+i)), 1000<<10))
+			}
+		}, []string{"scratch uses 9", " % of its memory limit, for "}, "raise the limit"},
+		{"processor", []string{"--cpus", "0.2"}, func(t *testing.T, c *container) { c.load(t, "/") },
+			[]string{"scratch waits for its processor quota, ", " s in each second, for "}, "Raise cpus"},
+		{"room", []string{"-e", "IMAGELAB_MAX_IN_FLIGHT=2"}, func(t *testing.T, c *container) { c.load(t, "/delay/200ms") },
+			[]string{"scratch refused ", " requests in the last ", " s for want of room, for "}, "Raise IMAGELAB_MAX_CONNS"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			c := start(t, "scratch", append([]string{"-e", "IMAGELAB_FAULTS=true", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"}, tc.options...)...)
+			p := openPage(t, c.ops+"/", 1024)
+			p.awaitText(card("scratch"), "ready")
+			tc.cause(t, c)
+			for _, part := range tc.head {
+				p.awaitText("#headline", part)
+			}
+			p.awaitText("#subline", tc.todo)
+			p.accessibleNow("short of " + tc.name)
+		})
+	}
+}
+
+func TestDashboardOfLittleTraffic(t *testing.T) {
+	t.Parallel()
+	c := start(t, "scratch", append([]string{"-e", "IMAGELAB_FAULTS=true"}, hardened...)...)
+	p := openPage(t, c.ops+"/", 1024)
+	p.awaitText("#subline", "No requests: scratch.")
+	p.awaitText("#headline", "well")
+	fetch(t, "GET", c.app+"/status/500", "")
+	p.awaitText(card("scratch")+" .quick", "✕ 100 % of 1")
+	p.awaitText("#headline", "scratch answers 100 % of its requests with 5xx, for ")
+	p.awaitText("#subline", "No requests: scratch.")
+}
+
+// TestDashboardOfAHostilePeer has a peer that says what it should not, and others that make no sense.
+func TestDashboardOfAHostilePeer(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("<script>alert(1)</script>", 40)
+	text := func(s string) string {
+		b, _ := json.Marshal(s)
+		return string(b)
+	}
+	report := `{"schema":1,"checks":[{"id":"constructor","title":` + text(long) + `,"status":"constructor","severity":"high","evidence":` + text(long) + `}],"facts":{"sandbox":{"of":"process"}}}`
+	row := func(v string) string { return "[" + strings.Repeat(v+",", 13) + v + "]" }
+	history := func(rows string) string {
+		return `{"columns":["time","2xx","3xx","4xx","5xx","p50","p90","p99","rejected","cpu","throttled","memory","in_flight","connections"],"rows":` + rows + `,"marks":[{"time":1e300,"what":` + text(long) + `}]}`
+	}
+	live := func(state, more string) string {
+		return `{"schema":2,"time":"0001-01-01T00:00:00Z","state":` + text(state) + `,"version":` + text(long) + `,"uptime_seconds":-1e300` + more + `}`
+	}
+	huge := `,"requests":{"in_flight":1e300,"total":1e300},"connections":1e300,"process":{"memory_bytes":1e300,"memory_limit_bytes":1},"recent":{"seconds":1e-300,"requests":1e300,"failed":1e300,"store_full":-1e300},"store":{"bytes":1e300,"capacity_bytes":1e300},"latency":{"bounds":[3,2,1],"counts":[1]}`
+	var peers []string
+	for i, answers := range []map[string]string{
+		{"/snapshot": live("constructor", ""), "/audit": report},
+		{"/snapshot": live(long, `,"history":`+history(`[[1],"x"]`)), "/audit": `{"schema":1}`},
+		{"/snapshot": live("ready", huge+`,"history":`+history("["+row("1e300")+","+row("-1e300")+","+row("null")+"]")), "/audit": `{"schema":1,"checks":null}`},
+		{"/snapshot": live("draining", `,"command":{"last":`+text(long)+`,"generation":-5},"drain":{"deadline_seconds":-1}`), "/audit": "{"},
+		{"/snapshot": "<html>"},
+		{"/snapshot": `{"schema":7}`},
+	} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if body, known := answers[r.URL.Path]; known {
+				fmt.Fprint(w, body)
+				return
+			}
+			http.NotFound(w, r)
+		}))
+		t.Cleanup(srv.Close)
+		peers = append(peers, fmt.Sprintf("evil%d=%s", i, srv.URL))
+	}
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	t.Cleanup(silent.Close)
+	peers = append(peers, "silent="+silent.URL)
+	c := start(t, "scratch", append([]string{"-e", "IMAGELAB_FAULTS=true", "-e", "IMAGELAB_PEERS=" + strings.Join(peers, ",")}, hardened...)...)
+	p := openPage(t, c.ops+"/", 1024)
+	p.awaitText(card("scratch"), "ready")
+	p.awaitText(card("evil0"), "constructor")
+	p.awaitText(card("evil2"), "In flight")
+	p.awaitText(card("evil3"), "draining")
+	p.awaitText(card("evil4"), "no figures")
+	p.awaitText(card("evil4"), "/snapshot is not what an imagelab serves")
+	p.awaitText(card("evil5"), "use the same version for both")
+	p.awaitText(card("silent"), "no answer within 2s")
+	p.awaitText("#checks", "constructor")
+
+	t.Log("the rest goes on")
+	c.load(t, "/delay/2ms")
+	p.awaitText("#charts", "p99 ≤ ")
+	p.awaitText(card("scratch")+" .quick", "none")
+	p.accessibleNow("hostile peers")
 }
 
 func TestDashboardOnTheAppListener(t *testing.T) {

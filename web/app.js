@@ -54,10 +54,17 @@ function swap(node, key, make) {
 
 /* Numbers in words. */
 
-const MB = n => n == null ? "?" : (n / 1e6).toFixed(n < 1e7 ? 2 : 1) + " MB";
-const MiB = n => n == null ? "?" : (n / 2 ** 20).toFixed(n < 2 ** 20 * 100 ? 1 : 0) + " MiB";
-const plural = (n, word) => n + " " + word + (n === 1 ? "" : "s");
-const whole = n => n == null ? "?" : Math.round(n).toLocaleString("en");
+const fixed = (n, digits) => Math.abs(n) < 1e15 ? n.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }) : n.toPrecision(3);
+const MB = n => n == null ? "?" : fixed(n / 1e6, n < 1e7 ? 2 : 1) + " MB";
+const GiB = 2 ** 30;
+// memory writes bytes in KiB, MiB or GiB.
+function memory(n) {
+  if (n == null) return "?";
+  if (n < GiB / 1024) return fixed(n / 1024, 0) + " KiB";
+  return n < GiB ? fixed(n * 1024 / GiB, n < GiB / 10 ? 1 : 0) + " MiB" : fixed(n / GiB, 1) + " GiB";
+}
+const plural = (n, word) => whole(n) + " " + word + (n === 1 ? "" : "s");
+const whole = n => n == null ? "?" : fixed(n, 0);
 
 function span(s) {
   if (s == null) return "–";
@@ -68,12 +75,17 @@ function span(s) {
   return s < 172800 ? Math.round(s / 3600) + " h" : Math.round(s / 86400) + " days";
 }
 
+// lasting is for how long something has been so, in whole seconds.
+function lasting(s) {
+  s = Math.max(1, Math.round(s));
+  return s < 90 ? s + " s" : s < 600 ? `${Math.floor(s / 60)} min ${s % 60} s` : span(s);
+}
+
 // edge writes the bound of a bucket, with no digit more than it has.
 const digits = n => String(Number(n.toPrecision(4)));
 const edge = s => s < .001 ? digits(s * 1e6) + " µs" : s < 1 ? digits(s * 1e3) + " ms" : digits(s) + " s";
 // atMost writes what is known of a quantile: the bound of the bucket that it is in, by its number.
-let bounds = [];
-const atMost = i => i == null || i < 0 ? "–" : i < bounds.length ? "≤ " + edge(bounds[i]) : bounds.length ? "> " + edge(bounds.at(-1)) : "–";
+const atMost = (i, bounds) => i == null || i < 0 || !bounds.length ? "–" : bounds[i] ? "≤ " + edge(bounds[i]) : "> " + edge(bounds.at(-1));
 
 // share writes a part of all, and never nothing for something.
 const share = (part, all) => part > 0 && part < all / 100 ? "< 1 %" : Math.floor(100 * part / all) + " %";
@@ -81,11 +93,16 @@ const share = (part, all) => part > 0 && part < all / 100 ? "< 1 %" : Math.floor
 const rate = n => n == null ? "–" : (n < 10 ? n.toFixed(1) : whole(n)) + "/s";
 
 const verdicts = {
-  fail: ["✕", "fail"], warn: ["!", "warn"], unknown: ["?", "unknown"], pass: ["✓", "pass"], "not-applicable": ["–", "n/a"],
+  __proto__: null, fail: ["✕", "fail"], warn: ["!", "warn"], unknown: ["?", "unknown"], pass: ["✓", "pass"], "not-applicable": ["–", "n/a"],
 };
 const order = ["fail", "warn", "unknown", "pass", "not-applicable"];
 const severities = ["critical", "high", "medium", "low", "info"];
-const states = { ready: "✓", starting: "…", disabled: "‖", draining: "↓", stopped: "■", down: "✕", connecting: "…", restarting: "↻", failing: "✕", "given up": "✕" };
+const states = {
+  __proto__: null, ready: "✓", starting: "…", disabled: "‖", draining: "↓", stopped: "■", down: "✕", mute: "✕", connecting: "…", restarting: "↻",
+  failing: "✕", "given up": "✕",
+};
+// wordOf is a state as the page says it.
+const wordOf = s => s.state === "mute" ? "no figures" : s.state;
 
 function pill(kind, icon, word) {
   return h("span.pill." + kind, h("span", { "aria-hidden": "true" }, icon), word);
@@ -104,7 +121,7 @@ const now = () => Date.now() / 1e3;
 function side(name, self) {
   let s = sides.find(s => s.self === self && (self || s.name === name));
   if (!s) {
-    s = { name, self, i: 0, rows: [], marks: [], kept: [], state: "connecting", live: null, report: null, error: "", shift: 0 };
+    s = { name, self, i: 0, rows: [], marks: [], bounds: [], state: "connecting", live: null, report: null, error: "", shift: 0 };
     sides.push(s);
   }
   s.name = name;
@@ -139,29 +156,44 @@ function remember(s, live) {
 
 function note(s, what) { s.marks.push({ time: now(), what, own: true }); }
 
-// learn takes in one snapshot of a side, or that there is none.
-function learn(s, live, error) {
-  const before = s.state;
+const STOPPED = 60; // for so many seconds a peer that has said that it stops is not called down
+
+// learn takes in one snapshot of a side; or, in peer, why there is none, and how it has ended.
+function learn(s, live, peer = {}) {
+  const before = s.state, { error, ended } = peer;
   s.error = error || "";
-  s.state = live ? live.state : error ? "down" : s.live ? s.state : "connecting";
-  if (live && !(s.live && s.live.time === live.time && live.history.rows.length < 4)) {
+  if (!s.self) {
+    if (ended && !s.ended) s.endedAt = Date.now() - peer.ended_seconds * 1e3;
+    s.ended = ended;
+  }
+  s.state = live ? live.state : !error ? s.live ? s.state : "connecting" : peer.answers ? "mute" : ended && peer.ended_seconds < STOPPED ? "stopped" : "down";
+  if (live && !(s.live && s.live.time === live.time && live.history && live.history.rows.length < 4)) {
     if (s.live && s.live.uptime_seconds > live.uptime_seconds) asked = 0; // it was started again
     const audit = a => JSON.stringify(a && a.audit);
     if (s.live && audit(s.live) !== audit(live) && s.report) asked = Math.min(asked, Date.now() - 55e3);
-    if (live.latency.bounds.length) bounds = live.latency.bounds;
+    if (live.latency.bounds.length) s.bounds = live.latency.bounds;
     remember(s, live);
     s.live = { ...live, history: null };
     s.seen = Date.now();
   }
-  if (s.state === "down" && before !== "down") {
-    s.downSince = before === "connecting" ? null : Date.now();
-    note(s, "down: " + s.error);
-    if (before !== "connecting") say(s.name + " is down: " + s.error);
+  if (ended && s.marked !== s.endedAt) {
+    s.marked = s.endedAt;
+    note(s, lossOf(ended));
+    say(s.name + " s" + lossOf(ended).slice(1));
   }
-  if (s.state === "ready" && ["down", "draining"].includes(before)) {
-    if (before === "down") note(s, "back");
+  if (["down", "mute"].includes(s.state) && before !== s.state) {
+    s.downSince = ended ? s.endedAt : Date.now();
+    s.least = before === "connecting" ? "at least " : "";
+    note(s, wordOf(s) + ": " + s.error);
+    if (before !== "connecting") say(`${s.name} ${s.state === "down" ? "is down" : "gives no figures"}: ${s.error}`);
+  }
+  if (s.state === "ready" && ["down", "mute", "stopped", "draining"].includes(before)) {
+    if (before !== "draining") note(s, "back");
     say(s.name + " is back");
   }
+  // Since when it has been full is known of what has changed while the page was open.
+  const full = live && isFull(live.store);
+  if (live && full !== s.full) [s.full, s.fullAt] = [full, s.full === false ? Date.now() : null];
   if (s.state === "draining" && before === "ready") say(s.name + " is draining");
   if (s.state === "ready" && before !== "ready" && !s.report) asked = 0;
 }
@@ -182,6 +214,14 @@ async function ask(path, options) {
   return answer;
 }
 
+// sound is a report of which each part can be relied on.
+function sound(r) {
+  if (!Array.isArray(r.checks)) return null;
+  for (const c of r.checks) c.references = c.references || [];
+  if (r.facts.sandbox) r.facts.sandbox.refused = r.facts.sandbox.refused || [];
+  return r;
+}
+
 // reports asks for the audits: at the start, once a minute, when something came
 // back, and on demand. The peers' histories come with them where there is a gap.
 async function reports() {
@@ -193,7 +233,7 @@ async function reports() {
     peers.catch(() => {}); // it is awaited below, if audit answers
     const self = sides.find(s => s.self);
     try {
-      self.report = await ask("audit").then(a => a.json());
+      self.report = sound(await ask("audit").then(a => a.json()));
     } catch (e) {
       if (e.status !== 404) throw e;
       self.absent = "it runs in no container";
@@ -201,7 +241,7 @@ async function reports() {
     draw();
     for (const p of await peers) {
       const s = side(p.name, false);
-      if (p.report) s.report = p.report;
+      if (p.report) s.report = sound(p.report);
       if (p.live) remember(s, p.live);
       s.absent = p.error;
     }
@@ -260,6 +300,7 @@ async function watch() {
 function take(frame) {
   const data = frame.split("\n").filter(l => l.startsWith("data: ")).map(l => l.slice(6)).join("\n");
   if (!data) return;
+  if (link === "locked") return;
   if (frame.startsWith("event: history")) return learn(side(JSON.parse(data).variant || "imagelab", true), JSON.parse(data));
   const { live, peers } = JSON.parse(data);
   if (link === "lost") {
@@ -269,14 +310,15 @@ function take(frame) {
   link = "live";
   status("Live");
   learn(side(live.variant || "imagelab", true), live);
-  for (const p of peers) learn(side(p.name, false), p.live, p.error);
+  for (const p of peers) learn(side(p.name, false), p.live, p);
   // By name, so that a variant has the same colour on every dashboard.
   [...sides].sort((a, b) => a.name < b.name ? 1 : -1).forEach((s, i) => { s.i = i % 9; });
   if (frame.startsWith("event: end")) {
     sides[0].ended = live.drain;
+    sides[0].endedAt = Date.now();
     sides[0].state = "stopped";
     note(sides[0], lossOf(live.drain));
-    say(title(sides[0]) + ": " + lossOf(live.drain));
+    say(title(sides[0]) + " s" + lossOf(live.drain).slice(1));
   } else delete sides[0].ended;
   draw();
   reports();
@@ -288,6 +330,7 @@ function status(text) {
 }
 
 function lock() {
+  if (link === "locked") return;
   const tried = sessionStorage.getItem(KEY);
   sessionStorage.removeItem(KEY);
   link = "locked";
@@ -295,8 +338,17 @@ function lock() {
   $("content").hidden = true;
   $("token").hidden = false;
   $("token-field").setAttribute("aria-invalid", String(!!tried));
-  put($("token-error"), tried ? "✕ That is not the token. It is the value of IMAGELAB_OPS_TOKEN, or what the file that IMAGELAB_OPS_TOKEN_FILE names holds." : "");
+  put($("token-error"), tried ? "✕ That is not the token. It is in IMAGELAB_OPS_TOKEN, or in the file of IMAGELAB_OPS_TOKEN_FILE." : "");
   $("token-field").focus();
+  show("warn", "The token is asked for");
+}
+
+// show puts the worst into title and icon.
+function show(mood, head) {
+  document.title = `${mood === "good" ? "✓" : mood === "warn" ? "!" : "✕"} ${head} · imagelab`;
+  document.body.dataset.mood = mood;
+  const icon = $("icon"), file = icon.dataset[mood];
+  if (icon.getAttribute("href") !== file) icon.setAttribute("href", file);
 }
 
 /* Drawing. Everything is drawn from what is known, and changes only what differs. */
@@ -322,76 +374,92 @@ function drawAll() {
     $("self").hidden = false;
     put($("self"), title(sides[0]));
   }
+  for (const s of sides) s.troubles = troublesOf(s);
   drawLead();
-  if (!sides.length) return;
-  drawCards();
-  drawCharts();
-  drawFixes();
-  drawChecks();
-  drawLimits();
+  for (const part of sides.length ? [drawCards, drawCharts, drawFixes, drawChecks, drawLimits] : []) {
+    try {
+      part();
+    } catch (e) { // the other parts can be drawn
+      console.error(e);
+    }
+  }
 }
 
 // lossOf says how a drain has ended.
 function lossOf(d) {
-  if (d.seconds == null) return "Stopped";
-  if (d.requests > 0) return `Stopped, ${plural(d.requests, "request")} cut after ${span(d.seconds)}`;
-  if (d.failed > 0) return `Stopped, ${plural(d.failed, "request")} failed by the program`;
-  if (d.late > 0) return `Stopped, ${plural(d.late, "request")} came too late for an answer`;
-  if (d.unchecked) return "Stopped, nothing seen was lost; not checked: " + d.unchecked;
-  return "Stopped cleanly, 0 lost";
+  if (d.seconds == null) return "Stopped, how is in its log";
+  const all = [];
+  if (d.requests > 0) all.push(`${plural(d.requests, "request")} cut after ${span(d.seconds)}`);
+  if (d.failed > 0) all.push(`${plural(d.failed, "request")} failed by the program`);
+  if (d.late > 0) all.push(`${plural(d.late, "request")} too late for an answer`);
+  if (all.length) return "Stopped with " + all.join(", ");
+  return d.unchecked ? "Stopped, nothing seen was lost; not checked: " + d.unchecked : "Stopped cleanly, 0 lost";
 }
 
-// failingSince is for how long a side has answered 5xx, with pauses of at most 10 s.
-function failingSince(s) {
+// since is for how long rows have been of a kind, with pauses of at most 10 s: ", for 8 s", or nothing if it is not known.
+function since(s, is) {
   let first = null;
   for (let i = s.rows.length - 1; i >= 0; i--) {
-    const [t, failed] = [s.rows[i][TIME], s.rows[i][FAILED]];
-    if (failed > 0) first = t;
-    else if ((first ?? now()) - t > 11) break;
+    if (is(s.rows[i])) first = s.rows[i][TIME];
+    else if ((first ?? now()) - s.rows[i][TIME] > 11) break;
   }
-  return first == null ? null : now() - first;
+  return first == null ? "" : ", for " + lasting(now() - first);
 }
+
+const isFull = st => st.capacity_bytes > 0 && (st.capacity_bytes - st.bytes < 4096 || st.free_bytes < 4096);
 
 const memoryOf = s => s.live && (s.live.process.memory_limit_bytes != null || !s.absent) ? s.live.process.memory_bytes : null;
 
 // troublesOf lists what is wrong with a side now: how bad, from 1 to 9; what, since when; and what to do.
 function troublesOf(s) {
   const all = [], add = (bad, what, todo) => all.push({ bad, what: title(s) + " " + what, todo });
-  const l = s.live, n = l && l.recent, c = l && l.command;
-  if (s.ended) add(s.ended.requests > 0 ? 9 : 4, "has stopped. " + lossOf(s.ended), "If nobody meant it: its log says which signal came.");
-  else if (s.state === "down") {
-    const since = s.downSince ? ` for ${span((Date.now() - s.downSince) / 1e3)}` : "";
-    add(9, `is down${since}: ${s.error}`, `Does its container run? docker ps -a shows its exit code, docker logs its last words.`);
+  const l = s.live, n = l && l.recent, c = l && l.command, ago = t => lasting((Date.now() - t) / 1e3);
+  if (s.ended) {
+    const d = s.ended, lost = d.requests > 0 || d.failed > 0;
+    add(lost ? 9 : d.seconds == null || d.late > 0 || d.unchecked ? 5 : 4, `s${lossOf(d).slice(1)}, ${ago(s.endedAt)} ago`, (lost ? "IMAGELAB_SHUTDOWN_TIMEOUT is how long requests have. " : "") + "Its log says which signal came.");
   }
-  if (!l || s.state === "down" || s.ended) return all;
-  const since = l.state_seconds == null ? "" : ` for ${span(l.state_seconds)}`;
-  if (["failing", "given up", "restarting"].includes(s.state)) add(s.state === "restarting" ? 6 : 8, `has a program that is ${s.state === "failing" ? "not answering its probe" : s.state === "given up" ? "given up" : "being started again"}${since}` + (c && c.last ? `; the last one ended with ${c.last}` : ""), "The program's own output is in the container's log.");
-  if (s.state === "starting") add(3, "is starting" + since, "It gets no requests until it is ready.");
-  if (s.state === "disabled") add(5, "was taken out by hand" + since.replace("for", ""), "POST readyz/enable brings it back.");
-  if (s.state === "draining") add(4, "is draining" + since, "It was told to stop, and finishes what it has.");
-  if (n && n.failed > 0 && n.failed > n.store_full) {
-    const f = failingSince(s);
-    add(7 + Math.min(.9, n.failed / n.requests), `answers ${share(n.failed, n.requests)} of its requests with 5xx${f > 1 ? ", for " + span(f) : ""}`, "Each of them is a line with its path and status in the container's log.");
+  const down = s.state === "down";
+  if (down || s.state === "mute") {
+    add(9, `${down ? "is down" : "gives no figures"}${s.downSince ? " for " + s.least + ago(s.downSince) : ""}: ${s.error}`, down ? "Does its container run? docker ps -a shows its exit code, docker logs its last words." : "It runs, but its settings or its version do not go with this one's.");
   }
-  const st = l.store, room = st.capacity_bytes - st.bytes;
-  const full = n && n.store_full > 0, filled = st.capacity_bytes > 0 && (room < 4096 || st.free_bytes < 4096);
-  if (full || filled) add(full ? 7.95 : 4.5, `has a full store: ${MiB(st.bytes)} of ${MiB(st.capacity_bytes)}` + (full ? `, ${plural(n.store_full, "upload")} refused in the last ${Math.round(n.seconds)} s` : ""), "DELETE blobs that nobody needs, or raise IMAGELAB_STORE_CAPACITY and the tmpfs.");
-  if (n && n.rejected > 0) add(6.5, `refused ${plural(n.rejected, "request")} in the last ${Math.round(n.seconds)} s, as there was no room`, "IMAGELAB_MAX_CONNS and the memory limit decide how many fit.");
+  if (!l || ["down", "mute", "stopped"].includes(s.state)) return all;
+  const held = l.state_seconds == null ? "" : ` for ${lasting(l.state_seconds)}`;
+  if (["failing", "given up", "restarting"].includes(s.state)) add(s.state === "restarting" ? 6 : 8, `has a program that is ${s.state === "failing" ? "not answering its probe" : s.state === "given up" ? "given up" : "being started again"}${held}` + (c && c.last ? `; the last one ended with ${c.last}` : ""), "The program's own output is in the container's log.");
+  else if (c) {
+    const again = s.marks.filter(m => m.what.startsWith("restarted")), last = again.length && now() - again.at(-1).time;
+    if (again.length > 2 || again.length && last < 60) add(6, `has restarted its program ${plural(again.length, "time")} in ten minutes, ${lasting(last)} ago the last: ${c.last}`, "The program's own output is in the container's log.");
+  }
+  if (s.state === "starting") add(3, "is starting" + held, "It gets no requests until it is ready.");
+  if (s.state === "disabled") add(5, "was taken out by hand" + (held && held.slice(4) + " ago"), "POST readyz/enable brings it back.");
+  if (s.state === "draining") add(4, "is draining" + held, "It was told to stop, and finishes what it has.");
+  if (n && n.failed > 0 && n.failed > n.store_full + n.rejected) {
+    add(7 + Math.min(.9, n.failed / n.requests), `answers ${share(n.failed, n.requests)} of its requests with 5xx${since(s, r => r[FAILED] > 0)}`, "Each of them is a line with its path and status in the container's log.");
+  }
+  const st = l.store, refused = n && n.store_full > 0;
+  if (refused || s.full) add(refused ? 7.95 : 4.5, `has a full store${refused ? ", for " + lasting(n.store_full_seconds) : s.fullAt ? ", for " + ago(s.fullAt) : ""}: ${memory(st.bytes)} of ${memory(st.capacity_bytes)}` + (refused ? `, ${plural(n.store_full, "upload")} refused in the last ${Math.round(n.seconds)} s` : ""), "DELETE blobs that nobody needs, or raise IMAGELAB_STORE_CAPACITY and the tmpfs.");
+  if (n && n.rejected > 0) add(7.9, `refused ${plural(n.rejected, "request")} in the last ${Math.round(n.seconds)} s for want of room${since(s, r => r[REJECTED] > 0)}`, "Raise IMAGELAB_MAX_CONNS, IMAGELAB_MAX_IN_FLIGHT or the memory limit, or start one more.");
   const used = memoryOf(s), limit = l.process.memory_limit_bytes;
-  if (used > .9 * limit) add(6, `uses ${share(used, limit)} of its memory limit`, "At the limit the kernel ends it: raise the limit, or lower the load.");
-  const r = s.rows.at(-1);
-  if (r && r[THROTTLED] > .2) add(3.5, `waits for its processor quota, ${r[THROTTLED].toFixed(1)} s in each second`, "Raise cpus, or lower the load.");
+  if (used > .9 * limit) add(6, `uses ${share(used, limit)} of its memory limit${since(s, r => r[MEMORY] > .9 * limit)}`, "At the limit the kernel ends it: raise the limit, or lower the load.");
+  const waits = throttledOf(s);
+  if (waits > .1) add(3.5, `waits for its processor quota, ${waits.toFixed(1)} s in each second${since(s, r => r[THROTTLED] > .02)}`, "Raise cpus, or lower the load.");
   return all;
+}
+
+// throttledOf is the mean of the last 10 s.
+function throttledOf(s) {
+  const rows = s.rows.slice(-10).filter(r => r[THROTTLED] >= 0);
+  return rows.length ? rows.reduce((sum, r) => sum + r[THROTTLED], 0) / rows.length : 0;
 }
 
 function drawLead() {
   const self = sides[0];
-  let all = sides.flatMap(troublesOf).sort((a, b) => b.bad - a.bad);
+  let all = sides.flatMap(s => s.troubles).sort((a, b) => b.bad - a.bad);
   if (link === "lost" && !(self && self.ended)) {
-    all = [{ bad: 9.5, what: `No word from ${self ? title(self) : "this server"} for ${span((Date.now() - (self && self.seen || lostAt)) / 1e3)}`, todo: "What follows is from before. Does its container run?" }, ...all];
+    all = [{ bad: 9.5, what: `No word from ${self ? title(self) : "this server"} for ${lasting((Date.now() - (self && self.seen || lostAt)) / 1e3)}`, todo: "What follows is from before. Does its container run?" }, ...all];
   }
   const audits = sides.filter(s => summary(s) && summary(s).fail > 0);
-  const checks = audits.map(s => `${title(s)} fails ${plural(summary(s).fail, "check")}`).join(", ");
+  const fails = audits.map(s => `${title(s)} fails ${plural(summary(s).fail, "check")}`).join(", ");
+  const checks = audits.length > 2 ? `${audits.length} of ${sides.length} fail checks` : fails;
   const [worst, ...rest] = all;
   let head, sub, mood;
   if (worst) {
@@ -403,15 +471,14 @@ function drawLead() {
   } else {
     mood = audits.length ? "warn" : "good";
     head = audits.length ? "Serving well, but " + checks : "All is well";
-    sub = sides.map(s => `${title(s)}: ${quickOf(s).filter(q => q[3]).map(q => q[3]).join(", ")}.`);
+    const idle = sides.filter(s => !(s.live.recent && s.live.recent.requests > 0));
+    sub = sides.filter(s => !idle.includes(s)).map(s => `${title(s)}: ${quickOf(s).filter(q => q[3]).map(q => q[3]).join(", ")}.`);
+    if (idle.length) sub.push(`No requests: ${idle.map(title).join(", ")}.`);
   }
-  if (worst && checks) sub.push(checks + ".");
+  if (fails && !head.endsWith(fails)) sub.push(fails + ".");
   put($("headline"), head);
   swap($("subline"), sub, () => sub.map(t => h("span", t + " ")));
-  document.title = `${mood === "good" ? "✓" : mood === "warn" ? "!" : "✕"} ${head} · imagelab`;
-  document.body.dataset.mood = mood;
-  const icon = $("icon"), file = icon.dataset[mood];
-  if (icon.getAttribute("href") !== file) icon.setAttribute("href", file);
+  show(mood, head);
 }
 
 // quickOf lists the numbers of a side: name, value, whether it is bad, and the words of the headline where it belongs
@@ -421,11 +488,11 @@ function quickOf(s) {
   if (!l || !r) return [];
   const over = n ? ` in ${Math.round(n.seconds)} s` : "";
   const used = memoryOf(s), limit = l.process.memory_limit_bytes;
-  const requests = n && n.seconds > 0 ? n.requests / n.seconds : null, failed = n && n.requests > 0 ? n.failed > 0 ? share(n.failed, n.requests) : "none" : "–";
+  const requests = n && n.seconds > 0 ? n.requests / n.seconds : null, failed = n && n.requests > 0 ? n.failed > 0 ? `${share(n.failed, n.requests)} of ${whole(n.requests)}` : "none" : "–";
   return [
-    ["Failed" + over, failed, n && n.failed > 0, failed === "–" ? "no requests" : failed + " failed"],
-    ["p99" + over, atMost(r[P99]), false, r[P99] >= 0 && "p99 " + atMost(r[P99])],
-    [used == null ? "Memory, resident" : "Memory", used == null ? MiB(l.process.resident_bytes) : MiB(used) + (limit ? " of " + MiB(limit) : ", no limit"), used > .9 * limit, null, used != null && limit && used / limit],
+    ["Failed" + over, failed, n && n.failed > 0, failed + " failed"],
+    ["p99" + over, atMost(r[P99], s.bounds), false, r[P99] >= 0 && "p99 " + atMost(r[P99], s.bounds)],
+    [used == null ? "Memory, resident" : "Memory", used == null ? memory(l.process.resident_bytes) : memory(used) + (limit ? " of " + memory(limit) : ", no limit"), used > .9 * limit, null, used != null && limit && used / limit],
     ["In flight", whole(l.requests.in_flight)],
     ["Requests", rate(requests), false, requests > 0 && rate(requests)],
   ];
@@ -434,19 +501,20 @@ function quickOf(s) {
 function drawCards() {
   swap($("cards"), sides.map(s => [s.name, s.self, s.i]), () => sides.map(s => s.card = h("article.card.c" + s.i, { "aria-label": title(s) })));
   for (const s of sides) {
-    const l = s.live, c = l && l.command, quick = quickOf(s), bad = troublesOf(s).filter(t => t.bad >= 6).map(t => t.what);
-    const stale = s.state === "down" || link === "lost";
-    let since = l && l.state_seconds != null ? "for " + span(l.state_seconds) : "";
-    if (s.state === "down") since = s.error + (s.seen ? `, last seen ${span((Date.now() - s.seen) / 1e3)} ago` : "");
-    else if (s.ended) since = lossOf(s.ended);
-    else if (link === "lost" && s.seen) since = `as of ${span((Date.now() - s.seen) / 1e3)} ago`;
-    else if (s.state === "disabled") since = "closed by hand; POST readyz/enable opens it";
+    const l = s.live, c = l && l.command, quick = quickOf(s), seen = lasting((Date.now() - s.seen) / 1e3) + " ago";
+    const gone = ["down", "mute", "stopped"].includes(s.state), stale = gone || link === "lost", worst = s.troubles.filter(t => t.bad >= 6).map(t => t.what), bad = gone ? [] : worst;
+    let since = l && l.state_seconds != null ? "for " + lasting(l.state_seconds) : "";
+    if (s.ended) since = `${lossOf(s.ended)}, ${lasting((Date.now() - s.endedAt) / 1e3)} ago`;
+    else if (gone) since = s.error;
+    else if (link === "lost" && s.seen) since = "as of " + seen;
+    else if (s.state === "disabled") since += ", closed by hand; POST readyz/enable opens it";
+    if (gone && s.seen && !s.ended) since += ", last seen " + seen;
     const where = l ? `${s.self ? "serves this page · " : ""}${l.version} · up ${span(l.uptime_seconds)}` : "";
     const drain = s.state === "draining" && l.drain.deadline_seconds, most = drain && l.drain.deadline_seconds;
-    swap(s.card, [s.state, since, where, bad, quick, c, drain && [l.requests.in_flight, l.connections], stale], () => [
-      h("header", key(s), h("h3", { title: title(s) }, title(s)), pill(s.state, states[s.state] || "?", s.state), h("p.since", since), h("p.note", where)),
+    swap(s.card, [s.state, since, where, worst, quick, c, drain && [l.requests.in_flight, l.connections, l.drain.seconds], stale], () => [
+      h("header", key(s), h("h3", { title: title(s) }, title(s)), worst.length ? pill("fail", "✕", s.state === "ready" ? "ready, in trouble" : wordOf(s)) : pill(s.state, states[s.state] || "?", wordOf(s)), h("p.since", since), h("p.note", where)),
       h("dl.quick", quick.map(([name, value, bad, , part]) => h("div", h("dt", name), h(bad ? "dd.trouble" : "dd", (bad ? "✕ " : "") + value, part ? h("span.meter", { "aria-hidden": "true" }, h("i.c" + s.i, { "--w": Math.min(1, part) })) : null)))),
-      drain && h("p.drain", h("progress", { max: most, value: Math.min(most, l.state_seconds), "aria-label": "Time used of the drain's deadline" }), ` ${span(l.state_seconds)} of at most ${span(most)}, waiting for ${plural(l.requests.in_flight, "request")} in flight and ${plural(l.connections, "connection")}`),
+      drain && h("p.drain", h("progress", { max: most, value: Math.min(most, l.state_seconds), "aria-label": "Time used of the drain's deadline" }), ` ${lasting(l.state_seconds)} of at most ${span(most)}, waiting for ${awaited(l)}`),
       c && h("dl.quick.program", [["Program", s.state + (c.up ? ", up " + span(c.uptime_seconds) : ", not running")], ["Generation", whole(c.generation)], ["Restarts", whole(c.restarts)], ["Reloads", whole(c.reloads)], ["Last exit", c.last || "none"]].map(([name, value]) => h("div", h("dt", name), h("dd", value)))),
       stale && quick.length > 0 && h("p.note", "These figures are from before."),
       bad.length > 0 && h("p.trouble", "✕ " + bad.map(t => t.slice(title(s).length + 1)).join("; ")),
@@ -454,9 +522,16 @@ function drawCards() {
   }
 }
 
+// awaited is what a drain waits for.
+function awaited(l) {
+  const n = l.requests.in_flight, all = [n && plural(n, "request") + " in flight", l.connections && plural(l.connections, "connection")].filter(Boolean);
+  if (l.command && l.command.up && (l.drain.seconds != null || !all.length)) return "the program to end";
+  return all.join(" and ") || "nothing more";
+}
+
 /* Charts, in SVG. All have the same time axis, and one crosshair. */
 
-const seconds = v => v < 0 ? "–" : v.toFixed(2) + " s/s";
+const seconds = v => v < 0 ? "–" : v.toFixed(2) + " s";
 const classes = [[OK, "2xx", "ok"], [REDIRECT, "3xx", "redirect"], [REFUSED, "4xx", "refused"], [FAILED, "5xx", "failed"]];
 const quantiles = [[P99, "p99", "q2"], [P90, "p90", "q1"], [P50, "p50", "q0"]];
 
@@ -464,17 +539,20 @@ const quantiles = [[P99, "p99", "q2"], [P90, "p90", "q1"], [P50, "p50", "q0"]];
 function chartsOf() {
   const each = sides.flatMap(s => [
     { id: s.name + " r", title: `Requests a second by class: ${title(s)}`, sides: [s], lines: classes, stack: true, show: rate, least: 1 },
-    { id: s.name + " q", title: `Latency within 10 s: ${title(s)}`, sides: [s], lines: quantiles, step: true, show: atMost },
+    { id: s.name + " q", title: `Latency within 10 s: ${title(s)}`, sides: [s], lines: quantiles, step: true, show: v => atMost(v, s.bounds) },
   ]);
   const limit = get => s => s.live && get(s.live.process);
   return [...each,
     { id: "cpu", title: "Processors in use", lines: [[CPU]], show: v => v < 0 ? "–" : v.toFixed(2), least: .1, limit: limit(p => p.cpu_limit) },
     { id: "throttled", title: "Throttled, seconds in each second", lines: [[THROTTLED]], show: seconds, least: .1 },
-    { id: "memory", title: "Memory of the container", lines: [[MEMORY]], show: v => v < 0 ? "–" : MiB(v), least: 2 ** 23, unit: 2 ** 20, limit: limit(p => p.memory_limit_bytes) },
+    { id: "memory", title: "Memory of the container", lines: [[MEMORY]], show: v => v < 0 ? "–" : memory(v), least: GiB / 128, unit: true, limit: limit(p => p.memory_limit_bytes) },
     { id: "flight", title: "Requests in flight", lines: [[FLIGHT]], show: whole, least: 4 },
     { id: "conns", title: "Connections", lines: [[CONNS]], show: whole, least: 4 },
   ].map(c => ({ sides, ...c }));
 }
+
+// short cuts a name in its middle: what tells replicas apart is at their ends.
+const short = name => name.length > 12 ? name.slice(0, 5) + "…" + name.slice(-6) : name;
 
 // nice rounds up to what has a round half, by powers of ten of the unit.
 function nice(n, unit) {
@@ -499,10 +577,14 @@ function nearest(s, t) {
   return r && Math.abs(r[TIME] - t) < 3 ? r : null;
 }
 
-// frame is the time axis: from 1 to 10 minutes, as much as is known.
+let room = 100; // for labels, in each chart the same
+const longest = () => Math.max(...[...figures.values()].map(f => f.longest || 0));
+
+// axis is the time axis of all charts: as much as is known, in whole minutes that have a half.
 function axis() {
   const first = Math.min(now(), ...sides.filter(s => s.rows.length).map(s => s.rows[0][TIME]));
-  return { end: now(), age: Math.min(WINDOW, Math.max(60, now() - first)) };
+  room = Math.max(room, longest());
+  return { end: now(), age: [60, 120, 240, 360, 480].find(a => a >= now() - first - 1) || WINDOW };
 }
 
 function drawCharts() {
@@ -529,9 +611,10 @@ function drawCharts() {
   put($("at-text"), words);
   range.setAttribute("aria-valuetext", words + ": " + sides.map(s => {
     const r = nearest(s, cross ?? s.rows.at(-1)?.[TIME]);
-    return title(s) + " " + (r ? `${rate(r[OK] + r[REDIRECT] + r[REFUSED] + r[FAILED])}, ${rate(r[FAILED])} with 5xx, p99 ${atMost(r[P99])}` : "nothing known");
+    return title(s) + " " + (r ? `${rate(r[OK] + r[REDIRECT] + r[REFUSED] + r[FAILED])}, ${rate(r[FAILED])} with 5xx, p99 ${atMost(r[P99], s.bounds)}` : "nothing known");
   }).join("; "));
   for (const c of list) drawChart(c, figures.get(c.id), a);
+  if (longest() > room) draw(); // with room for the labels
   const marks = sides.flatMap(s => s.marks.map(m => ({ ...m, s }))).sort((a, b) => b.time - a.time).slice(0, 12);
   swap($("marks"), marks.map(m => [Math.round(m.time), m.what, m.s.name]), () => marks.length ? marks.map(m => h("li", h("time", clock(m.time)), " ", h("b", title(m.s)), " " + m.what)) : h("li", "Nothing in the last ten minutes"));
 }
@@ -547,8 +630,8 @@ function point(f, x) {
 }
 
 function drawChart(c, f, a) {
-  const width = f.plot.clientWidth || 360, height = 150, left = 62, right = f.right = Math.min(.45 * width, Math.max(f.right || 0, f.longest || 100)), top = 8, bottom = 22;
-  const x = t => left + (width - left - right) * Math.max(0, 1 - (a.end - t) / a.age);
+  const width = f.plot.clientWidth || 360, height = 150, narrow = width < 420, left = 62, right = narrow ? 8 : Math.min(.45 * width, room), top = 8, bottom = 22;
+  const x = t => left + (width - left - right) * Math.max(0, Math.min(1, 1 - (a.end - t) / a.age));
   f.scale = { left, end: a.end, time: x => a.end - a.age * (1 - (x - left) / (width - left - right)) };
   const from = a.end - a.age;
   const visible = c.sides.map(s => s.rows.filter(r => r[TIME] >= from));
@@ -557,16 +640,16 @@ function drawChart(c, f, a) {
     const used = visible.flat().flatMap(r => c.lines.map(([f]) => r[f]).filter(v => v >= 0));
     const low = Math.max(0, Math.min(8, ...used) - 1), high = Math.max(16, ...used) + 1;
     y = v => top + (height - top - bottom) * (1 - (v - low) / (high - low));
-    ticks = [low, Math.round((low + high) / 2), high].map(v => [v, bounds[v] == null ? "" : edge(bounds[v])]);
+    ticks = [low, Math.round((low + high) / 2), high].map(v => [v, c.sides[0].bounds[v] ? edge(c.sides[0].bounds[v]) : ""]);
   } else {
     const values = visible.flat().map(r => c.stack ? c.lines.reduce((n, [f]) => n + r[f], 0) : r[c.lines[0][0]]);
     const limits = c.limit ? c.sides.map(c.limit).filter(v => v != null) : [];
     const top1 = Math.max(c.least, values.reduce((a, b) => Math.max(a, b), 0) * 1.05, ...limits.map(v => v * 1.02));
-    most = nice(top1, c.unit || 1);
+    most = nice(top1, c.unit ? top1 < GiB ? GiB / 1024 : GiB : 1);
     y = v => top + (height - top - bottom) * (1 - Math.min(v, most) / most);
     ticks = [0, most / 2, most].map(v => [v, v ? c.show(v).replace("/s", "") : "0"]);
   }
-  const marks = [], labels = [];
+  const marks = [], labels = [], words = [];
   for (const [v, word] of ticks) {
     marks.push(svg("line.grid", { x1: left, x2: width - right, y1: y(v), y2: y(v) }), svg("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end" }, word));
   }
@@ -575,8 +658,14 @@ function drawChart(c, f, a) {
   }
   c.sides.forEach((s, i) => {
     const rows = visible[i], at = cross == null ? rows.at(-1) : nearest(s, cross);
+    let free = left; // where the next mark's word has room
     for (const m of s.marks) {
-      if (m.time >= from) marks.push(svg("line.mark.c" + s.i, { x1: x(m.time), x2: x(m.time), y1: top, y2: height - bottom }, svg("title", `${clock(m.time)} ${title(s)} ${m.what}`)));
+      if (m.time < from) continue;
+      const px = x(m.time), word = m.what.split(/[^\p{L}]/u)[0].slice(0, 11);
+      marks.push(svg("line.mark.c" + s.i, { x1: px, x2: px, y1: top, y2: height - bottom }, svg("title", `${clock(m.time)} ${title(s)} ${m.what}`)));
+      if (!c.stack || px < free || px + 7 * word.length > width - right) continue;
+      words.push(svg("text.word", { x: px + 3, y: top + 10 }, word));
+      free = px + 7 * word.length + 10;
     }
     const limit = c.limit && c.limit(s);
     if (limit != null && !(i && c.limit(c.sides[0]) === limit)) {
@@ -614,15 +703,16 @@ function drawChart(c, f, a) {
       const j = rows.indexOf(at), v = at ? at[field] : -1;
       if (at && v >= 0 && j >= 0 && !c.stack) marks.push(svg("circle.end." + name, { cx: x(at[TIME]), cy: y(v), r: 3.5 }));
       const height = j >= 0 && v >= 0 ? y(c.stack ? (sums[j] + base[j]) / 2 : v) : y(0) || top;
-      labels.push({ y: Number.isFinite(height) ? height : top, text: `${c.lines.length > 1 ? word : title(s).slice(0, 9) + (title(s).length > 9 ? "…" : "")} ${at ? c.show(v) : "–"}`, kind: name, full: title(s) });
+      labels.push({ y: Number.isFinite(height) ? height : top, text: `${c.lines.length > 1 ? word : short(title(s))} ${at ? c.show(v) : "–"}`, kind: name, full: title(s) });
     }
   });
   labels.sort((a, b) => a.y - b.y);
-  labels.forEach((l, i) => { l.y = Math.max(l.y, i ? labels[i - 1].y + 14 : top + 4); });
-  for (let i = labels.length - 1, floor = height - 4; i >= 0; i--, floor -= 14) labels[i].y = Math.min(labels[i].y, floor);
+  labels.forEach((l, i) => { l.y = narrow ? height + 8 + 15 * i : Math.max(l.y, i ? labels[i - 1].y + 14 : top + 4); });
+  for (let i = labels.length - 1, floor = height - 4; i >= 0 && !narrow; i--, floor -= 14) labels[i].y = Math.min(labels[i].y, floor);
+  const at = narrow ? left : width - right + 6; // below the chart, or beside it
   for (const l of labels) {
-    marks.push(svg("line.key-line." + l.kind, { x1: width - right + 6, x2: width - right + 22, y1: l.y, y2: l.y }),
-      svg("text.label", { x: width - right + 26, y: l.y + 4 }, l.text, l.full && svg("title", l.full)));
+    marks.push(svg("line.key-line." + l.kind, { x1: at, x2: at + 16, y1: l.y, y2: l.y }),
+      svg("text.label", { x: at + 20, y: l.y + 4 }, l.text, l.full && svg("title", l.full)));
   }
   if (cross != null) marks.push(svg("line.cursor", { x1: x(cross), x2: x(cross), y1: top, y2: height - bottom }));
   f.longest = 32 + 6.8 * Math.max(0, ...labels.map(l => l.text.length));
@@ -630,7 +720,7 @@ function drawChart(c, f, a) {
   f.plot.setAttribute("viewBox", `0 0 ${width} ${tall}`);
   f.plot.setAttribute("height", tall);
   f.plot.setAttribute("aria-label", `${c.title}${cross == null ? "" : " at " + clock(cross)}: ` + labels.map(l => l.text).join(", "));
-  f.plot.replaceChildren(...marks);
+  f.plot.replaceChildren(...marks, ...words);
   if (f.table.open) drawTable(c, f);
 }
 
@@ -810,11 +900,11 @@ const facts = [
   ["Writable", f => list(f.writable_mounts, "nothing")],
   ["CPUs", f => f.limits.cpus == null ? "no limit" : String(f.limits.cpus)],
   ["Processes", f => none(f.limits.pids)],
-  ["Memory, resident", (f, l) => MiB(l.process.resident_bytes)],
-  ["Memory of the container", (f, l) => of(l.process.memory_bytes, f.limits.memory_bytes, MiB)],
+  ["Memory, resident", (f, l) => memory(l.process.resident_bytes)],
+  ["Memory of the container", (f, l) => of(l.process.memory_bytes, f.limits.memory_bytes, memory)],
   ["Throttled since the start", (f, l) => l.process.cpu_throttled_seconds == null ? "?" : span(l.process.cpu_throttled_seconds)],
   ["Open files", (f, l) => of(l.process.open_files, f.limits.open_files_soft, whole)],
-  ["Store", (f, l) => `${of(l.store.bytes, l.store.capacity_bytes, n => n < 1e4 ? plural(n, "byte") : MiB(n))}, ${plural(l.store.blobs, "blob")}, ${plural(l.store.full, "upload")} refused as it was full`],
+  ["Store", (f, l) => `${of(l.store.bytes, l.store.capacity_bytes, memory)}, ${plural(l.store.blobs, "blob")}, ${plural(l.store.full, "upload")} refused as it was full`],
   ["Health probe", (f, l) => l.probes.total ? `${span(l.probes.sum_seconds / l.probes.total)} each, ${whole(l.probes.total)} answered` : "none yet"],
   ["Start to ready", f => f.app ? span(f.app.start_seconds) : "?"],
   ["Requests since the start", (f, l) => `${whole(l.requests.total)}, ${whole(l.requests.failed)} failed, ${whole(l.requests.rejected)} refused, ${plural(l.requests.panics, "panic")}`],

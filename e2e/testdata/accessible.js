@@ -47,6 +47,19 @@
   }
   if (document.documentElement.scrollWidth > innerWidth) tell("reflow", null, "scrolls sideways");
 
+  // Words that are broken over lines, less long ones such as digests and paths, which have to be.
+  const words = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), range = document.createRange();
+  while (words.nextNode()) {
+    const text = words.currentNode, node = text.parentElement;
+    if (!shown(node) || node.closest(".quiet, .skip, noscript, pre, svg")) continue;
+    for (const word of text.data.matchAll(/[\p{L}\p{N}]{2,20}/gu)) {
+      if (/[\p{L}\p{N}]/u.test(text.data[word.index - 1] ?? "") || /[\p{L}\p{N}]/u.test(text.data[word.index + word[0].length] ?? "")) continue;
+      range.setStart(text, word.index);
+      range.setEnd(text, word.index + word[0].length);
+      if (new Set([...range.getClientRects()].map(r => Math.round(r.top))).size > 1) tell("broken-word", node, word[0]);
+    }
+  }
+
   // Contrast, of colours as they are painted.
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const rgba = colour => {
@@ -76,7 +89,7 @@
     const least = size >= 24 || size >= 18.66 && style.fontWeight >= 700 ? 3 : 4.5;
     if (ratio < least) tell("color-contrast", node, `${ratio.toFixed(2)} instead of ${least}`);
   }
-  for (const [selector, property] of [[".chart .line", "stroke"], [".key", "borderTopColor"], [".bar .fill", "backgroundColor"], [".split .pass", "backgroundColor"], [".split .warn", "backgroundColor"], ["input[type=search]", "borderTopColor"], ["button:not(.toggle)", "borderTopColor"]]) {
+  for (const [selector, property] of [[".chart .line", "stroke"], [".key", "borderTopColor"], ["input[type=search]", "borderTopColor"], ["button:not(.toggle)", "borderTopColor"]]) {
     for (const node of all(selector).filter(shown)) {
       const colour = rgba(getComputedStyle(node)[property]), ground = behind(node.parentElement);
       if (colour[3] && contrast(over(colour, ground), ground) < 3) tell("non-text-contrast", node, contrast(over(colour, ground), ground).toFixed(2));

@@ -3,6 +3,8 @@ package compare
 import (
 	"encoding/json"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"imagelab/internal/audit"
@@ -58,13 +60,15 @@ type Recent struct {
 	Seconds   float64 `json:"seconds"` // 10, and fewer at the start
 	Requests  float64 `json:"requests"`
 	Failed    float64 `json:"failed"`     // of these, answered with a status from 500 on
-	Rejected  float64 `json:"rejected"`   // of these, turned away before their handler
-	StoreFull float64 `json:"store_full"` // uploads that were refused for want of room
+	Rejected  float64 `json:"rejected"`   // of these, refused for want of room
+	StoreFull float64 `json:"store_full"` // uploads that were refused for want of room in the store
+	// StoreFullSeconds is for how long that has been so, with pauses of at most 10 s.
+	StoreFullSeconds float64 `json:"store_full_seconds"`
 }
 
 // HistoryColumns are the numbers of a row: its time in Unix seconds; requests a second by
 // class; for three quantiles of the last 10 s the number of the bucket of Live.Latency that
-// they are in; requests turned away a second; processors in use; seconds of throttling a
+// they are in; requests refused a second for want of room; processors in use; seconds of throttling a
 // second, of all threads; bytes charged to the cgroup; requests and connections at that
 // moment. What is not known is -1.
 var HistoryColumns = []string{
@@ -142,6 +146,42 @@ type Drain struct {
 	Failed          float64  `json:"failed"`              // requests that an upstream has failed meanwhile
 	Late            float64  `json:"late"`                // connections closed while a request was on its way
 	Unchecked       string   `json:"unchecked,omitempty"` // why it is not certain that nothing else was lost
+}
+
+const (
+	// maxText bounds each text that another process says, in bytes.
+	maxText = 300
+	// maxRows and maxMarks bound its history.
+	maxRows, maxMarks = 1000, 100
+)
+
+// Bound makes what another process says fit to be shown. No text has more than a line. A history or a histogram that
+// is not as it is made here is left out.
+func (l *Live) Bound() {
+	texts := []*string{&l.Variant, &l.Version, &l.Commit, &l.Go, &l.State, &l.Drain.Unchecked}
+	if l.Command != nil {
+		texts = append(texts, &l.Command.Last)
+	}
+	if h := l.History; h != nil {
+		var rows [][]float64
+		wrong := func(row []float64) bool { return len(row) != len(HistoryColumns) }
+		if !slices.Equal(h.Columns, HistoryColumns) || json.Unmarshal(h.Rows, &rows) != nil ||
+			len(rows) > maxRows || slices.ContainsFunc(rows, wrong) || rows == nil {
+			l.History = nil
+		} else {
+			h.Rows, _ = json.Marshal(rows) // what was null is 0
+			h.Marks = append([]Mark{}, h.Marks[:min(len(h.Marks), maxMarks)]...)
+			for i := range h.Marks {
+				texts = append(texts, &h.Marks[i].What)
+			}
+		}
+	}
+	for _, text := range texts {
+		*text = printable(strings.ToValidUTF8((*text)[:min(len(*text), maxText)], ""))
+	}
+	if n := len(l.Latency.Bounds); n > maxRows || len(l.Latency.Counts) != n+1 || !slices.IsSorted(l.Latency.Bounds) {
+		l.Latency = Histogram{Bounds: []float64{}, Counts: []uint64{}}
+	}
 }
 
 // Quantile returns an upper bound, in seconds, of the duration below which the
