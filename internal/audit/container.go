@@ -334,12 +334,16 @@ func (c *container) listProcesses() ([]process, error) {
 	if err != nil {
 		return nil, readError("/proc", err)
 	}
-	var processes []process
+	var pids []int
 	for _, e := range entries {
-		if _, err := strconv.Atoi(e.Name()); err != nil {
-			continue
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			pids = append(pids, pid)
 		}
-		p := parse(c, "/proc/"+e.Name()+"/stat", parseStat)
+	}
+	slices.Sort(pids)
+	var processes []process
+	for _, pid := range pids {
+		p := parse(c, procDir(pid)+"/stat", parseStat)
 		switch {
 		case p.err == nil:
 			processes = append(processes, p.value)
@@ -350,7 +354,6 @@ func (c *container) listProcesses() ([]process, error) {
 	if len(processes) == 0 {
 		return nil, errors.New("/proc: no process in it, is it mounted?")
 	}
-	slices.SortFunc(processes, func(a, b process) int { return cmp.Compare(a.pid, b.pid) })
 	if processes[0].pid != 1 {
 		return nil, errors.New("/proc: PID 1 is not shown, nor what else is another user's (hidepid)")
 	}
