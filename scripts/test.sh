@@ -41,7 +41,7 @@ for module in "$root" "$root"/*/ "$root"/examples/*/; do
 	fi
 	step "go test ${race:+$race }./...${name:+ in $name/}"
 	# Not from the cache: that knows nothing of this engine and kernel.
-	(cd "$module" && go test -v -count=1 -timeout 20m ${race:+"$race"} ./... 2>&1) |
+	(cd "$module" && go test -v -count=1 -timeout 40m ${race:+"$race"} ./... 2>&1) |
 		awk -v ci="${CI:-}" -f "$root/scripts/test.awk" || failed="$failed ${name:-.}"
 done
 
