@@ -158,7 +158,7 @@ func TestImageSizes(t *testing.T) {
 	base := inspect[map[string]string](t, "imagelab:alpine", ".Config.Labels")["org.opencontainers.image.base.name"]
 	binary := len(saved(t, "imagelab:scratch").files["imagelab"].content)
 	// bench compares it with a bare server of the same machine and compiler.
-	if limit := 112 * megabyte / 10; binary > limit {
+	if limit := 1124 * megabyte / 100; binary > limit {
 		t.Errorf("size of the binary = %d, want at most %d", binary, limit)
 	}
 	for _, tc := range []struct {

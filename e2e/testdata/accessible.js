@@ -47,12 +47,15 @@
   }
   if (document.documentElement.scrollWidth > innerWidth) tell("reflow", null, "scrolls sideways");
 
-  // Words that are broken over lines, less long ones such as digests and paths, which have to be.
+  // Words that are broken over lines, less long ones such as digests, which have to be, and parts of what has no space for
+  // more than a line.
   const words = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), range = document.createRange();
   while (words.nextNode()) {
     const text = words.currentNode, node = text.parentElement;
     if (!shown(node) || node.closest(".quiet, .skip, noscript, pre, svg")) continue;
+    const endless = [...text.data.matchAll(/\S{80,}/g)];
     for (const word of text.data.matchAll(/[\p{L}\p{N}]{2,20}/gu)) {
+      if (endless.some(run => run.index <= word.index && word.index < run.index + run[0].length)) continue;
       if (/[\p{L}\p{N}]/u.test(text.data[word.index - 1] ?? "") || /[\p{L}\p{N}]/u.test(text.data[word.index + word[0].length] ?? "")) continue;
       range.setStart(text, word.index);
       range.setEnd(text, word.index + word[0].length);
