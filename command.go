@@ -97,6 +97,7 @@ type command struct {
 
 // look is what the processes of the command used at one moment.
 type look struct {
+	of    []*generation
 	usage supervise.Usage
 	at    time.Time
 	took  time.Duration
@@ -738,12 +739,12 @@ func (c *command) usage(proc fs.FS) (supervise.Usage, time.Time) {
 	c.looking.Lock()
 	defer c.looking.Unlock()
 	began := time.Now()
-	if began.Sub(c.looked.at) < max(leastBetweenLooks, lookShare*c.looked.took) {
-		return c.looked.usage, c.looked.at
-	}
 	c.mu.Lock() // not during the look, as requests ask for it as well
 	sum, live := supervise.Usage{Spent: c.spent}, slices.Clone(c.live)
 	c.mu.Unlock()
+	if began.Sub(c.looked.at) < max(leastBetweenLooks, lookShare*c.looked.took) && slices.Equal(live, c.looked.of) {
+		return c.looked.usage, c.looked.at
+	}
 	for _, g := range live {
 		u := g.Usage(proc)
 		sum.Processes += u.Processes
@@ -752,7 +753,7 @@ func (c *command) usage(proc fs.FS) (supervise.Usage, time.Time) {
 		sum.Descriptors += u.Descriptors
 	}
 	sum.Spent = max(sum.Spent, c.looked.usage.Spent)
-	c.looked = look{sum, began, time.Since(began)}
+	c.looked = look{live, sum, began, time.Since(began)}
 	return sum, began
 }
 
