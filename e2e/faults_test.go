@@ -402,8 +402,8 @@ func (c *container) request(path string) (problem string) {
 }
 
 // TestClientsThatDoNotReadMakeNobodyUnhealthy has one client with 1,200 connections, each of which sends requests for
-// as long as they are taken and reads none of the answers, at the limits of compose.yaml.
-func TestClientsThatDoNotReadMakeNobodyUnhealthy(t *testing.T) { // not in parallel: its clients need a processor for themselves
+// as long as they are taken and reads none of the answers, at the limits of compose.yaml. It is not parallel: such clients take a processor for themselves.
+func TestClientsThatDoNotReadMakeNobodyUnhealthy(t *testing.T) {
 	c := start(t, "scratch", slices.Concat(hardened, []string{"-m", "64m", "--memory-swap", "64m", "--cpus", "1", "--ulimit", "nofile=8192",
 		"--health-interval=1s", "--health-timeout=3s", "--health-retries=3"})...)
 	c.awaitHealth(t, "healthy")
