@@ -300,16 +300,15 @@ func stage(t *testing.T) attempt {
 		a.Ports[i] = uint16(ln.Addr().(*net.TCPAddr).Port)
 	}
 	a.Socket = "@imagelab-test-" + fmt.Sprint(a.Ports[0])
-	ln, err := net.Listen("unix", a.Socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
 	a.Path = filepath.Join(a.Outside, "s")
-	if ln, err = net.Listen("unix", a.Path); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{a.Socket, a.Path} {
+		ln, err := net.Listen("unix", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// One variable for both would leave the first to the garbage collector, which closes it.
+		t.Cleanup(func() { ln.Close() })
 	}
-	t.Cleanup(func() { ln.Close() })
 	a.Victim = os.Getpid()
 	return a
 }
