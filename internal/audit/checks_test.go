@@ -93,7 +93,8 @@ var checkCases = []checkCase{
 	{check: "no-new-privileges", name: "a kernel that does not show it", edit: func(f *fixture) { f.sub("proc/1/status", "NoNewPrivs", "Other") }, want: NotApplicable},
 	{check: "no-new-privileges", name: "unreadable", edit: noStatus, want: Unknown, unread: true},
 	{check: "no-new-privileges", name: "the program's own, as exec shows", edit: func(f *fixture) { startedAlike(f); f.statusOf("proc/self/status", "NoNewPrivs", "0") }, want: Warn, says: "has set itself"},
-	{check: "no-new-privileges", name: "nsenter brings none", edit: func(f *fixture) { entered(f); f.statusOf("proc/self/status", "NoNewPrivs", "0") }, want: Pass},
+	{check: "no-new-privileges", name: "nsenter brings none", edit: func(f *fixture) { entered(f); f.statusOf("proc/self/status", "NoNewPrivs", "0") }, want: Unknown, says: "cannot tell"},
+	{check: "no-new-privileges", name: "nsenter under it", edit: entered, want: Pass},
 	{check: "no-new-privileges", name: "the auditor alone has it", edit: func(f *fixture) { startedAlike(f); f.statusOf("proc/1/status", "NoNewPrivs", "0") }, want: Fail},
 
 	{check: "seccomp-filter", name: "a filter that refuses", want: Pass, says: "refused"},

@@ -154,6 +154,9 @@ func noNewPrivileges(c *container) verdict {
 	case value == "1" && c.self.value["NoNewPrivs"] == "0" && c.startedAlike():
 		return warn("NoNewPrivs 1 in %s/status, which the program has set itself, or an old engine keeps from exec: "+
 			"what was started beside it has 0 in /proc/self/status", c.subjectDir)
+	case value == "1" && c.self.value["NoNewPrivs"] == "0":
+		return unknown(fmt.Errorf("NoNewPrivs 1 in %s/status, but the auditor was brought in without it, "+
+			"and cannot tell whether the container or the program has set it", c.subjectDir))
 	case value == "1":
 		return pass("NoNewPrivs 1 in %s/status", c.subjectDir)
 	case c.sys.Sandbox.has("no_new_privs"):
