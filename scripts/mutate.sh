@@ -32,6 +32,9 @@ mkdir "$work/copy" "$work/bin" "$work/tmp"
 tar -C "$root" --exclude=./.git --exclude=./.tools -cf - . | tar -C "$work/copy" -xf -
 [ -z "${SINCE:-}" ] || cp -R "$(git -C "$root" rev-parse --path-format=absolute --git-common-dir)" "$work/copy/.git"
 cd "$work/copy"
+# Gremlins takes the files of git's diff for those of the package, and what is around a
+# change for a part of it.
+export GIT_DIFF_OPTS=-u0 GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=diff.relative GIT_CONFIG_VALUE_0=true
 
 # packages lists the folders. What imports testing is itself a part of the tests.
 packages() {
@@ -57,8 +60,9 @@ unleash() {
 	n=0
 	(
 		ulimit -v 16777216
+		cd "$1"
 		PATH=$work/bin:$PATH TMPDIR=$work/tmp GOFLAGS='-count=1 -vet=off -parallel=32' \
-			nice -n 19 "$program" unleash --workers 1 --timeout-coefficient 10 --exclude-files / ${SINCE:+--diff "$SINCE"} "./$1" 2>&1
+			nice -n 19 "$program" unleash --workers 1 --timeout-coefficient 10 --exclude-files / ${SINCE:+--diff "$SINCE"} "$PWD" 2>&1
 	) | while IFS= read -r line; do
 		printf '%s\n' "$line"
 		case $line in

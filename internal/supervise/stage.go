@@ -69,9 +69,9 @@ func forkStage(c Command, file string, attr *syscall.ProcAttr) (pid int, note st
 	pid, err = syscall.ForkExec(c.Stage[0], append(append([]string{}, c.Stage...), append([]string{file}, c.Args...)...), &staged)
 	unix.Close(pipe[1])
 	if err != nil {
-		return 0, "", fmt.Errorf("%s: %w", c.Stage[0], err)
+		return 0, "", fmt.Errorf("%s: %v", c.Stage[0], err) // nothing of the command: it is not to be unwrapped
 	}
-	said, err := hear(pipe[0])
+	said, err := hear(pipe[0], stagePatience)
 	for line := range bytes.Lines(said) {
 		line = bytes.TrimSuffix(line, []byte("\n"))
 		if text, ok := bytes.CutPrefix(line, wordNote); ok {
@@ -99,8 +99,8 @@ func forkStage(c Command, file string, attr *syscall.ProcAttr) (pid int, note st
 }
 
 // hear reads what a stage says, until it has become the command or has ended.
-func hear(pipe int) (said []byte, err error) {
-	by := time.Now().Add(stagePatience)
+func hear(pipe int, patience time.Duration) (said []byte, err error) {
+	by := time.Now().Add(patience)
 	part := make([]byte, 4096)
 	for {
 		n, err := unix.Read(pipe, part)
@@ -115,7 +115,7 @@ func hear(pipe int) (said []byte, err error) {
 		default:
 			left := time.Until(by)
 			if left <= 0 {
-				return said, fmt.Errorf("it was not the command after %v", stagePatience)
+				return said, fmt.Errorf("it was not the command after %v", patience)
 			}
 			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(pipe), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
 		}

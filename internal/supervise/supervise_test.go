@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asSupervisor) != "" {
 		superviseArguments()
 	}
+	if ending := os.Getenv(asStage); ending != "" {
+		os.Exit(endStage(ending))
+	}
 	orphans.byPid = map[int]Orphan{}
 	supervisor = New(Options{Reaped: func(o Orphan) {
 		orphans.Lock()

@@ -369,6 +369,7 @@ func TestRequestsAreWritten(t *testing.T) {
 		"trailers":       {Request{Method: "GET", Target: "/", TakesTrailers: true}, "GET / HTTP/1.1\r\nHost: \r\nConnection: TE\r\nTE: trailers\r\n\r\n"},
 		"a stated 0":     {Request{Method: "POST", Target: "/", States: true}, "POST / HTTP/1.1\r\nHost: \r\nContent-Length: 0\r\n\r\n"},
 		"a length":       {Request{Method: "POST", Target: "/", Body: body("hello"), Length: 5}, "POST / HTTP/1.1\r\nHost: \r\nContent-Length: 5\r\n\r\nhello"},
+		"a length of 0":  {Request{Method: "POST", Target: "/", Body: body("")}, "POST / HTTP/1.1\r\nHost: \r\nContent-Length: 0\r\n\r\n"},
 		"chunks":         {Request{Method: "POST", Target: "/", Body: body("hello"), Length: -1}, "POST / HTTP/1.1\r\nHost: \r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"},
 		"chunks of none": {Request{Method: "POST", Target: "/", Body: body(""), Length: -1}, "POST / HTTP/1.1\r\nHost: \r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"},
 		"with trailers": {Request{Method: "POST", Target: "/", Body: body("a"), Length: -1, Trailer: func() http.Header { return http.Header{"X": {"y"}, "Content-Length": {"5"}} }},
@@ -394,6 +395,83 @@ func TestRequestsAreWritten(t *testing.T) {
 		})
 	}
 }
+
+// A body that waits for 100 is sent when it has come, or nothing for a second, and not if
+// there is an answer.
+func TestBodiesWaitFor100(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		before string // what the server says before it reads the body
+		status []int
+		sent   string
+	}{
+		"100":           {"HTTP/1.1 100 Continue\r\n\r\n", []int{100, 200}, "hello"},
+		"100 twice":     {strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 2), []int{100, 200}, "hello"},
+		"103, then 100": {"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n", []int{103, 100, 200}, "hello"},
+		"nothing":       {"", []int{100, 200}, "hello"},
+		"an answer":     {"HTTP/1.1 417 Expectation Failed\r\nConnection: close\r\n" + none, []int{417}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			header, sent := make(chan string, 1), make(chan string, 1)
+			pool := startServer(t, func(c net.Conn, r *bufio.Reader) {
+				header <- readHeader(r)
+				_, _ = io.WriteString(c, tc.before)
+				body := make([]byte, 5)
+				n, _ := io.ReadFull(r, body)
+				sent <- string(body[:n])
+				_, _ = io.WriteString(c, ok+none)
+			})
+			x, err := pool.Begin(context.Background(), &Request{
+				Method: "POST", Target: "/", Body: strings.NewReader("hello"), Length: 5, Expects100: true,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []int
+			for len(got) == 0 || got[len(got)-1] < 200 {
+				status, err := x.ReadHead(http.Header{})
+				if err != nil {
+					t.Fatalf("after %v: %v", got, err)
+				}
+				if got = append(got, status); status == http.StatusContinue {
+					x.SendBody()
+				}
+			}
+			x.Close()
+			if h := <-header; !strings.Contains(h, "\r\nExpect: 100-continue\r\n") {
+				t.Errorf("the header is %q, want it to expect 100", h)
+			}
+			if s := <-sent; !slices.Equal(got, tc.status) || s != tc.sent {
+				t.Errorf("%v, and %q was sent, want %v and %q", got, s, tc.status, tc.sent)
+			}
+		})
+	}
+}
+
+// A body that fits into a small buffer has one, and any other a big one.
+func TestBodiesHaveBuffersOfTheirSize(t *testing.T) {
+	t.Parallel()
+	const small = 4084 // 4 KiB, but for a chunk's size and its end
+	pool := startServer(t, func(c net.Conn, r *bufio.Reader) {
+		readHeader(r)
+		_, _ = io.Copy(io.Discard, r)
+	})
+	for length, want := range map[int64]int{1: small, small: small, small + 1: bigBuffer - 12, -1: bigBuffer - 12} {
+		asked := make(chan int, 1)
+		send(t, pool, &Request{Method: "POST", Target: "/", Length: length, Body: readerFunc(func(b []byte) (int, error) {
+			asked <- len(b)
+			return 0, errReset
+		})})
+		if got := <-asked; got != want {
+			t.Errorf("a body of %d bytes is read by %d, want %d", length, got, want)
+		}
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
 
 // A body that is not what was announced ends the connection, so that the server does not take
 // a part for the whole.

@@ -1,0 +1,142 @@
+package upstream
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// clocked is a connection that notes when its reads wake up.
+type clocked struct {
+	net.Conn
+	wakes []time.Time
+}
+
+func (c *clocked) SetReadDeadline(t time.Time) error {
+	c.wakes = append(c.wakes, t)
+	return nil
+}
+
+// A wait is armed anew only if it would end too late, or within half of the period.
+func TestWaitsAreNotArmedForNothing(t *testing.T) {
+	t.Parallel()
+	at := time.Unix(1_000, 0)
+	for _, tc := range []struct {
+		name       string
+		left       time.Duration // until the read wakes up
+		period     time.Duration
+		armedAgain bool
+	}{
+		{"just armed", time.Second, time.Second, false},
+		{"more than half is left", 501 * time.Millisecond, time.Second, false},
+		{"half is left", 500 * time.Millisecond, time.Second, true},
+		{"it has passed", -time.Second, time.Second, true},
+		{"a shorter period", time.Second, 900 * time.Millisecond, true},
+	} {
+		nc := &clocked{}
+		c := newConn(New("", "", Options{}), nc)
+		c.arm(at.Add(tc.left-time.Minute), time.Minute)
+		c.arm(at, tc.period)
+		if again := len(nc.wakes) == 2; again != tc.armedAgain {
+			t.Errorf("%s: armed again is %v, want %v", tc.name, again, tc.armedAgain)
+		}
+		if last := nc.wakes[len(nc.wakes)-1]; last != c.wakeAt || tc.armedAgain && last != at.Add(tc.period) {
+			t.Errorf("%s: it wakes up at %v, and knows of %v, want %v", tc.name, last, c.wakeAt, at.Add(tc.period))
+		}
+	}
+}
+
+// A wait for a header looks around each second, or as often as the header's own bound.
+func TestPeriodOfAWait(t *testing.T) {
+	t.Parallel()
+	for timeout, want := range map[time.Duration]time.Duration{
+		0: tick, time.Millisecond: time.Millisecond, tick: tick, time.Minute: tick,
+	} {
+		c := newConn(New("", "", Options{HeaderTimeout: timeout}), &clocked{})
+		c.x.c = c
+		if got := c.x.period(); got != want {
+			t.Errorf("with a bound of %v it is %v, want %v", timeout, got, want)
+		}
+	}
+}
+
+// What a connection holds while it is idle is small, whatever it has carried.
+func TestIdleConnectionsAreSmall(t *testing.T) {
+	t.Parallel()
+	c := newConn(New("", "", Options{}), nil)
+	c.grow(bigBuffer)
+	c.getBig()
+	if c.big != nil {
+		t.Error("a buffer of the header's that was large enough was replaced by a big one")
+	}
+	c.out = make([]byte, 0, 2*smallBuffer)
+	c.rest()
+	if len(c.buf) != smallBuffer || c.out == nil {
+		t.Errorf("%d bytes to read into, and %d to write from, want %d and %d", len(c.buf), cap(c.out), smallBuffer, 2*smallBuffer)
+	}
+	c.out = make([]byte, 0, 2*smallBuffer+1)
+	c.rest()
+	if c.out != nil {
+		t.Errorf("%d bytes are held of a large request, want none", cap(c.out))
+	}
+}
+
+// Not beside others, as they would take of the same buffers.
+func TestBigBuffersAreBounded(t *testing.T) {
+	var taken []*[]byte
+	for b := takeBig(); b != nil; b = takeBig() {
+		taken = append(taken, b)
+	}
+	if len(taken) != mostBig {
+		t.Errorf("%d big buffers were given, want %d", len(taken), mostBig)
+	}
+	for _, b := range taken {
+		giveBig(b)
+	}
+	if b := takeBig(); b == nil {
+		t.Error("none is given after all have come back")
+	} else {
+		giveBig(b)
+	}
+}
+
+// cutShort is a connection that takes only so many bytes, and then has an answer, as when a
+// server refuses a request by its first line.
+type cutShort struct {
+	net.Conn
+	takes  int
+	answer *strings.Reader
+}
+
+var errReset = errors.New("reset")
+
+func (c *cutShort) Write(b []byte) (int, error)     { return min(c.takes, len(b)), errReset }
+func (c *cutShort) Read(b []byte) (int, error)      { return c.answer.Read(b) }
+func (c *cutShort) SetReadDeadline(time.Time) error { return nil }
+func (c *cutShort) Close() error                    { return nil }
+
+// An answer to a request that could not be sent whole counts; a request of which nothing has
+// left can be sent again.
+func TestRequestsThatAreRefusedInTheirHeader(t *testing.T) {
+	t.Parallel()
+	for takes, want := range map[int]bool{0: false, 1: true} {
+		c := newConn(New("", "", Options{}), &cutShort{takes: takes, answer: strings.NewReader("HTTP/1.1 431 Too Large\r\n" + none)})
+		x, err := c.begin(&Request{Method: http.MethodGet}, true, time.Now())
+		if !want {
+			var failure *Error
+			if !errors.As(err, &failure) || failure.Reason != Closed || !failure.Untouched || !failure.Reused || !errors.Is(err, errReset) {
+				t.Errorf("%d bytes sent: %+v, want closed, untouched and reused, by %v", takes, failure, errReset)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := readAll(x); got.err != nil || got.status != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("%d bytes sent: status %d, %v, want the answer", takes, got.status, got.err)
+		}
+	}
+}
