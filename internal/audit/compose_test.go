@@ -106,3 +106,30 @@ func between(text, begin, end string) string {
 	}
 	return text
 }
+
+// A patch has the containers only where there is something for them, and a list or a map of more
+// than one item a line for each.
+func TestLinesOfAPatch(t *testing.T) {
+	t.Parallel()
+	const pod, app = "spec:\n  template:\n    spec:\n", "      containers:\n      - name: APP\n"
+	for fix, want := range map[string]string{
+		"hostPID: false  # field of the pod":             pod + "      hostPID: false\n",
+		"volumeMounts: [{name: a, mountPath: /a}]":       pod + app + "        volumeMounts: [{name: a, mountPath: /a}]\n",
+		"volumeMounts: [{name: a}, {name: b}]  # writes": pod + app + "        volumeMounts:  # writes\n          - {name: a}\n          - {name: b}\n",
+		"resources: {limits: {cpu: 1, memory: 64Mi}}":    pod + app + "        resources: {limits: {cpu: 1, memory: 64Mi}}\n",
+		"securityContext: {runAsNonRoot: true}":          pod + app + "        securityContext:\n          runAsNonRoot: true\n          seccompProfile: {type: RuntimeDefault}\n",
+		"volumes: [{name: a}, {name: b}]\nstdin: false":  pod + "      volumes:\n        - {name: a}\n        - {name: b}\n" + app + "        stdin: false\n",
+		"podPidsLimit: 64  # in the kubelet":             "",
+		"# no field for it":                              "",
+		"# only a comment":                               "",
+	} {
+		lines := kubernetesLines([]Result{{Status: Fail, Fix: Fix{Kubernetes: fix}}})
+		got := ""
+		for _, line := range lines {
+			got += line + "\n"
+		}
+		if got != want {
+			t.Errorf("%s:\n%swant\n%s", fix, got, want)
+		}
+	}
+}

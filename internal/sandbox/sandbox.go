@@ -200,12 +200,12 @@ func openReal(path string) (fd int, isDir bool, err error) {
 		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS,
 	})
 	if err != nil {
-		return -1, false, err
+		return 0, false, err
 	}
 	var stat unix.Stat_t
 	if err := unix.Fstat(fd, &stat); err != nil {
 		unix.Close(fd)
-		return -1, false, err
+		return 0, false, err
 	}
 	return fd, stat.Mode&unix.S_IFMT == unix.S_IFDIR, nil
 }

@@ -37,15 +37,16 @@ func TestMain(m *testing.M) {
 // attempt is what a confined process tries, beyond what the policy says.
 type attempt struct {
 	Policy
-	CallsOnly bool     // by ConfineCalls
-	Reads     []string // for ConfineReads, if there are any
-	Inside    string   // a directory that the policy has
-	Outside   string   // and one that it has not, with a file in it
-	Ports     [2]uint16
-	Victim    int    // a process outside
-	Socket    string // an abstract Unix socket outside
-	Path      string // of a Unix socket outside
-	Pair      [2]int // of connected Unix sockets, made before
+	CallsOnly  bool     // by ConfineCalls
+	NoLandlock bool     // on a kernel without it
+	Reads      []string // for ConfineReads, if there are any
+	Inside     string   // a directory that the policy has
+	Outside    string   // and one that it has not, with a file in it
+	Ports      [2]uint16
+	Victim     int    // a process outside
+	Socket     string // an abstract Unix socket outside
+	Path       string // of a Unix socket outside
+	Pair       [2]int // of connected Unix sockets, made before
 }
 
 // outcome is what came of it: an errno, or 0, by what was tried.
@@ -68,7 +69,7 @@ func tryAll(policy []byte) {
 	ready := make(chan struct{})
 	others := make(chan map[string]syscall.Errno)
 	threads := 4
-	if a.CallsOnly {
+	if a.CallsOnly || a.NoLandlock {
 		threads = 1 // they would change the same files
 	}
 	for range threads {
@@ -86,9 +87,14 @@ func tryAll(policy []byte) {
 		panic(err)
 	}
 	a.Pair = pair
-	if a.CallsOnly {
+	switch {
+	case a.CallsOnly:
 		out.Report.note(Calls, ConfineCalls())
-	} else {
+	case a.NoLandlock:
+		k := thisKernel()
+		k.landlock = func() (int, int, error) { return 0, 0, unix.ENOSYS }
+		out.Report = confine(k, a.Policy)
+	default:
 		out.Report = Confine(a.Policy)
 	}
 	if len(a.Reads) > 0 {
@@ -451,6 +457,22 @@ func TestCallsAlone(t *testing.T) {
 	out.wants(t, map[string]syscall.Errno{
 		"execve": refusing, "ptrace": refusing, "mount": refusing, "packet socket": refusing, "chmod outside": refusing, "bpf": refusing,
 		"write inside": ok, "write outside": ok, "create outside": ok, "signal outside": ok, "connect to another port": ok,
+	})
+}
+
+// Where there is no Landlock, no_new_privs and the calls are given up on every thread all the same.
+func TestWithoutLandlock(t *testing.T) {
+	t.Parallel()
+	whole(t)
+	a := stage(t)
+	a.NoLandlock = true
+	out := a.run(t)
+	if want := []Part{Privileges, Calls}; !slices.Equal(out.Report.Applied, want) || out.Status != "NoNewPrivs:1 Seccomp:2 " {
+		t.Errorf("applied %v, and threads have %q, want %v on each", out.Report.Applied, out.Status, want)
+	}
+	out.wants(t, map[string]syscall.Errno{
+		"execve": refusing, "mount": refusing, "packet socket": refusing, "chmod outside": refusing,
+		"write inside": ok, "write outside": ok, "signal outside": ok,
 	})
 }
 

@@ -1,7 +1,9 @@
 package upstream
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"strings"
@@ -59,6 +61,41 @@ func TestPeriodOfAWait(t *testing.T) {
 		c.x.c = c
 		if got := c.x.period(); got != want {
 			t.Errorf("with a bound of %v it is %v, want %v", timeout, got, want)
+		}
+	}
+}
+
+// A server is at fault if it is silent for the bound after it took the last of the request, and not
+// while the request is not there. For 100 it is waited a second.
+func TestWaitForAHeader(t *testing.T) {
+	t.Parallel()
+	const limit = 10 * time.Second
+	began := time.Unix(1_000, 0)
+	for _, tc := range []struct {
+		name               string
+		limit, moved       time.Duration
+		reading, expecting bool
+		waited, next       time.Duration
+		err                string
+	}{
+		{name: "at first", limit: limit, waited: time.Second, next: time.Second},
+		{name: "less than a second is left", limit: limit, waited: limit - 300*time.Millisecond, next: 300 * time.Millisecond},
+		{name: "next to nothing is left", limit: limit, waited: limit - 1, next: time.Millisecond},
+		{name: "nothing is left", limit: limit, waited: limit, err: "silent"},
+		{name: "the body was taken later", limit: limit, moved: 5 * time.Second, waited: 14 * time.Second, next: time.Second},
+		{name: "the body was taken too long ago", limit: limit, moved: 5 * time.Second, waited: 15 * time.Second, err: "silent"},
+		{name: "the client is waited for", limit: limit, reading: true, waited: time.Hour, next: time.Second},
+		{name: "no bound", waited: time.Hour, next: time.Second},
+		{name: "100 may come", limit: time.Millisecond, expecting: true, waited: tick - 1, next: time.Millisecond},
+		{name: "100 does not come", limit: limit, expecting: true, waited: tick, next: time.Second, err: errExpected.Error()},
+	} {
+		c := newConn(New("", "", Options{HeaderTimeout: tc.limit}), &clocked{})
+		x := &Exchange{c: c, req: &Request{}, began: began, expecting: tc.expecting}
+		x.moved.Store(int64(tc.moved))
+		x.reading.Store(tc.reading)
+		next, err := x.onTick(began.Add(tc.waited))
+		if said := fmt.Sprint(err); next != tc.next || said != cmp.Or(tc.err, "<nil>") {
+			t.Errorf("%s: %v and %s, want %v and %q", tc.name, next, said, tc.next, tc.err)
 		}
 	}
 }

@@ -265,7 +265,7 @@ func (x *Exchange) sendBody(c *conn, req *Request, done chan<- struct{}) {
 		if last {
 			x.allRead.Store(true)
 			if req.Length < 0 {
-				piece = appendLastChunk(piece, n, req)
+				piece = appendLastChunk(piece, req)
 			}
 		}
 		if x.sendErr = x.write(c, piece); x.sendErr != nil || last {
@@ -294,13 +294,9 @@ func frameChunk(b []byte, room, n int) []byte {
 }
 
 // appendLastChunk appends the last chunk and the trailers to a piece, which is another chunk
-// if n is not 0.
-func appendLastChunk(piece []byte, n int, req *Request) []byte {
-	end := make([]byte, 0, len(piece)+64)
-	if n > 0 {
-		end = append(end, piece...)
-	}
-	end = append(end, "0\r\n"...)
+// or empty.
+func appendLastChunk(piece []byte, req *Request) []byte {
+	end := append(piece[:len(piece):len(piece)], "0\r\n"...)
 	if req.Trailer != nil {
 		for name, values := range req.Trailer() {
 			for _, value := range values {

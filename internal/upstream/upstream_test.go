@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 )
 
@@ -359,19 +360,23 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 func TestRequestsAreWritten(t *testing.T) {
 	t.Parallel()
 	body := func(text string) io.Reader { return strings.NewReader(text) }
+	withEnd := func(text string) io.Reader { return iotest.DataErrReader(strings.NewReader(text)) }
 	for name, tc := range map[string]struct {
 		req  Request
 		want string
 	}{
-		"GET":            {Request{Method: "GET", Target: "//a?b", Host: "h"}, "GET //a?b HTTP/1.1\r\nHost: h\r\n\r\n"},
-		"fields":         {Request{Method: "GET", Target: "/", Header: http.Header{"A": {"b", "c"}, "Connection": {"A"}, "Host": {"x"}, "Expect": {"x"}, "Te": {"x"}}}, "GET / HTTP/1.1\r\nHost: \r\nA: b\r\nA: c\r\n\r\n"},
-		"upgrade":        {Request{Method: "GET", Target: "/", Upgrade: "u"}, "GET / HTTP/1.1\r\nHost: \r\nConnection: Upgrade\r\nUpgrade: u\r\n\r\n"},
-		"trailers":       {Request{Method: "GET", Target: "/", TakesTrailers: true}, "GET / HTTP/1.1\r\nHost: \r\nConnection: TE\r\nTE: trailers\r\n\r\n"},
-		"a stated 0":     {Request{Method: "POST", Target: "/", States: true}, "POST / HTTP/1.1\r\nHost: \r\nContent-Length: 0\r\n\r\n"},
-		"a length":       {Request{Method: "POST", Target: "/", Body: body("hello"), Length: 5}, "POST / HTTP/1.1\r\nHost: \r\nContent-Length: 5\r\n\r\nhello"},
-		"a length of 0":  {Request{Method: "POST", Target: "/", Body: body("")}, "POST / HTTP/1.1\r\nHost: \r\nContent-Length: 0\r\n\r\n"},
-		"chunks":         {Request{Method: "POST", Target: "/", Body: body("hello"), Length: -1}, "POST / HTTP/1.1\r\nHost: \r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"},
-		"chunks of none": {Request{Method: "POST", Target: "/", Body: body(""), Length: -1}, "POST / HTTP/1.1\r\nHost: \r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"},
+		"GET":                      {Request{Method: "GET", Target: "//a?b", Host: "h"}, "GET //a?b HTTP/1.1\r\nHost: h\r\n\r\n"},
+		"fields":                   {Request{Method: "GET", Target: "/", Header: http.Header{"A": {"b", "c"}, "Connection": {"A"}, "Host": {"x"}, "Expect": {"x"}, "Te": {"x"}}}, "GET / HTTP/1.1\r\nHost: \r\nA: b\r\nA: c\r\n\r\n"},
+		"upgrade":                  {Request{Method: "GET", Target: "/", Upgrade: "u"}, "GET / HTTP/1.1\r\nHost: \r\nConnection: Upgrade\r\nUpgrade: u\r\n\r\n"},
+		"trailers":                 {Request{Method: "GET", Target: "/", TakesTrailers: true}, "GET / HTTP/1.1\r\nHost: \r\nConnection: TE\r\nTE: trailers\r\n\r\n"},
+		"a stated 0":               {Request{Method: "POST", Target: "/", States: true}, "POST / HTTP/1.1\r\nHost: \r\nContent-Length: 0\r\n\r\n"},
+		"a length":                 {Request{Method: "POST", Target: "/", Body: body("hello"), Length: 5}, "POST / HTTP/1.1\r\nHost: \r\nContent-Length: 5\r\n\r\nhello"},
+		"a length of 0":            {Request{Method: "POST", Target: "/", Body: body("")}, "POST / HTTP/1.1\r\nHost: \r\nContent-Length: 0\r\n\r\n"},
+		"chunks":                   {Request{Method: "POST", Target: "/", Body: body("hello"), Length: -1}, "POST / HTTP/1.1\r\nHost: \r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"},
+		"a length, with the end":   {Request{Method: "POST", Target: "/", Body: withEnd("hello"), Length: 5}, "POST / HTTP/1.1\r\nHost: \r\nContent-Length: 5\r\n\r\nhello"},
+		"a chunk, with the end":    {Request{Method: "POST", Target: "/", Body: withEnd("hello"), Length: -1}, "POST / HTTP/1.1\r\nHost: \r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"},
+		"a read of nothing before": {Request{Method: "POST", Target: "/", Body: io.MultiReader(&pause{}, body("hello")), Length: -1}, "POST / HTTP/1.1\r\nHost: \r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"},
+		"chunks of none":           {Request{Method: "POST", Target: "/", Body: body(""), Length: -1}, "POST / HTTP/1.1\r\nHost: \r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"},
 		"with trailers": {Request{Method: "POST", Target: "/", Body: body("a"), Length: -1, Trailer: func() http.Header { return http.Header{"X": {"y"}, "Content-Length": {"5"}} }},
 			"POST / HTTP/1.1\r\nHost: \r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n1\r\na\r\n0\r\nX: y\r\n\r\n"},
 	} {
@@ -484,8 +489,9 @@ func TestBodiesThatAreNotWholeAreCut(t *testing.T) {
 	}{
 		"short":             {strings.NewReader("hell"), 5},
 		"long":              {strings.NewReader("hello!"), 5},
-		"broken":            {io.MultiReader(strings.NewReader("he"), iotestErr{broken}), 5},
-		"broken, in chunks": {io.MultiReader(strings.NewReader("he"), iotestErr{broken}), -1},
+		"long of none":      {strings.NewReader("x"), 0},
+		"broken":            {io.MultiReader(strings.NewReader("he"), iotest.ErrReader(broken)), 5},
+		"broken, in chunks": {io.MultiReader(strings.NewReader("he"), iotest.ErrReader(broken)), -1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -498,16 +504,75 @@ func TestBodiesThatAreNotWholeAreCut(t *testing.T) {
 			if got := send(t, pool, &Request{Method: "POST", Body: tc.body, Length: tc.length}); got.reason() != "body_failed" {
 				t.Errorf("got %v", got.err)
 			}
-			if rest := <-came; len(rest) >= 5 && tc.length > 0 || strings.Contains(rest, "0\r\n\r\n") {
+			if rest := <-came; len(rest) >= 5 && tc.length > 0 || len(rest) > 0 && tc.length == 0 || strings.Contains(rest, "0\r\n\r\n") {
 				t.Errorf("the server has a whole body: %q", rest)
 			}
 		})
 	}
 }
 
-type iotestErr struct{ err error }
+// pause is a reader that has nothing at first, and then nothing more.
+type pause struct{ over bool }
 
-func (r iotestErr) Read([]byte) (int, error) { return 0, r.err }
+func (r *pause) Read([]byte) (int, error) {
+	if r.over {
+		return 0, io.EOF
+	}
+	r.over = true
+	return 0, nil
+}
+
+// A connection that ends early is an error of its own kind, and no end of a body.
+func TestAnswersThatAreCutAreUnexpected(t *testing.T) {
+	t.Parallel()
+	for _, answer := range []string{"", "HTTP/1.1 200", ok + "Content-Length: 5\r\n\r\nhell", coded + "5\r\nhello\r\n"} {
+		if got := exchangeOver(&Request{Method: "GET"}, answer, 100); !errors.Is(got.err, io.ErrUnexpectedEOF) {
+			t.Errorf("%q: %v, want an unexpected end", answer, got.err)
+		}
+	}
+}
+
+// A request without a body is whole at once, one with a body when that has been read, and one that was
+// not sent never.
+func TestHasWholeRequest(t *testing.T) {
+	t.Parallel()
+	if (*Exchange)(nil).HasWholeRequest() {
+		t.Error("a request that was not sent is whole")
+	}
+	pool := startServer(t, func(c net.Conn, r *bufio.Reader) {
+		readHeader(r)
+		_, _ = io.WriteString(c, ok+none)
+		_, _ = io.Copy(io.Discard, r)
+	})
+	begin := func(body io.Reader) *Exchange {
+		x, err := pool.Begin(context.Background(), &Request{Method: "POST", Body: body, Length: 5})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := x.ReadHead(http.Header{}); err != nil {
+			t.Fatal(err)
+		}
+		return x
+	}
+	x := begin(nil)
+	if !x.HasWholeRequest() {
+		t.Error("a request without a body is not whole")
+	}
+	x.Close()
+	rest := make(chan struct{})
+	x = begin(io.MultiReader(strings.NewReader("he"), waitFor(rest), strings.NewReader("llo")))
+	if x.HasWholeRequest() {
+		t.Error("a request is whole before its body has ended")
+	}
+	close(rest)
+	for deadline := time.Now().Add(patience); !x.HasWholeRequest() && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	if !x.HasWholeRequest() {
+		t.Error("a request is not whole when its body has ended")
+	}
+	x.Close()
+}
 
 func TestInterrupterEndsAWaitForMore(t *testing.T) {
 	t.Parallel()
