@@ -39,6 +39,7 @@ type attempt struct {
 	Policy
 	CallsOnly  bool     // by ConfineCalls
 	NoLandlock bool     // on a kernel without it
+	Swap       bool     // Inside for a link to Outside, when the policy has been read
 	Reads      []string // for ConfineReads, if there are any
 	Inside     string   // a directory that the policy has
 	Outside    string   // and one that it has not, with a file in it
@@ -90,6 +91,20 @@ func tryAll(policy []byte) {
 	switch {
 	case a.CallsOnly:
 		out.Report.note(Calls, ConfineCalls())
+	case a.Swap:
+		k := thisKernel()
+		restrict := k.restrict
+		k.restrict = func(c landlock.Config, rules []landlock.Rule) error {
+			if err := os.Rename(a.Inside, a.Inside+".real"); err != nil {
+				return err
+			}
+			if err := os.Symlink(a.Outside, a.Inside); err != nil {
+				return err
+			}
+			return restrict(c, rules)
+		}
+		out.Report = confine(k, a.Policy)
+		a.Inside += ".real"
 	case a.NoLandlock:
 		k := thisKernel()
 		k.landlock = func() (int, int, error) { return 0, 0, unix.ENOSYS }
@@ -443,6 +458,17 @@ func TestLinksOfAPolicyLeadNowhere(t *testing.T) {
 		t.Errorf("missing %v, want %v", out.Report.Missing, a.Write)
 	}
 	out.wants(t, filesOutsideAndIn)
+
+	// Nor one that comes between the look at it and the rule.
+	a = stage(t)
+	a.Swap = true
+	a.Policy = Policy{Write: []string{a.Inside}}
+	out = a.run(t)
+	if err := out.Report.Err(); err != nil {
+		t.Errorf("refused: %v", err)
+	}
+	out.wants(t, filesOutside)
+	out.wants(t, map[string]syscall.Errno{"write outside": denied, "create outside": denied, "write inside": ok})
 }
 
 func TestCallsAlone(t *testing.T) {
@@ -523,7 +549,7 @@ func TestAProgramIsConfined(t *testing.T) {
 type recorded struct {
 	abi, fixed        int
 	landlock, seccomp error
-	privileges        error
+	privileges, rule  error
 	config            landlock.Config
 	rules             int
 	filters           int
@@ -534,7 +560,7 @@ func (k *recorded) kernel() kernel {
 		landlock: func() (int, int, error) { return k.abi, k.fixed, k.landlock },
 		restrict: func(c landlock.Config, rules []landlock.Rule) error {
 			k.config, k.rules = c, len(rules)
-			return nil
+			return k.rule
 		},
 		lock: func() error { return k.privileges },
 		filter: func([]unix.SockFilter) error {
@@ -576,6 +602,10 @@ func TestOlderKernels(t *testing.T) {
 		{name: "an outer profile that refuses seccomp alone", kernel: recorded{abi: 7, fixed: 3, seccomp: unix.EPERM},
 			applied: []Part{Privileges, Files, Devices, TCP, Others}, refused: map[Part]string{Calls: profile},
 			fs: files(ll.AccessFSRefer, ll.AccessFSTruncate, ll.AccessFSIoctlDev), net: 3, scoped: 3},
+		{name: "16 rule sets already", kernel: recorded{abi: 1, rule: unix.E2BIG}, applied: []Part{Privileges, Calls},
+			refused: map[Part]string{Files: "argument list too long", Devices: "6.10", TCP: "6.7", Others: "6.12"}, fs: files()},
+		{name: "16 rule sets already, and a profile", kernel: recorded{abi: 1, rule: unix.E2BIG, privileges: unix.EPERM}, applied: []Part{Calls},
+			refused: map[Part]string{Privileges: profile, Files: "argument list too long", Devices: "6.10", TCP: "6.7", Others: "6.12"}, fs: files()},
 		{name: "Linux 5.15", kernel: recorded{abi: 1}, applied: []Part{Privileges, Files, Calls},
 			refused: map[Part]string{Devices: "Linux 6.10", TCP: "Linux 6.7", Others: "Linux 6.12"}, fs: files()},
 		{name: "Linux 6.1", kernel: recorded{abi: 2}, applied: []Part{Privileges, Files, Calls},
@@ -636,6 +666,21 @@ func TestTruncateOfAProgramOnOlderKernels(t *testing.T) {
 			got := slices.ContainsFunc(r.Refused, func(f Refusal) bool { return strings.Contains(f.Reason, "truncate(2)") })
 			if got != (want && programs) {
 				t.Errorf("ABI %d, programs %v: refused %v", abi, programs, r.Refused)
+			}
+		}
+	}
+}
+
+// What is refused to a program is for the machine's audit log, where the kernel has such messages; what a server
+// is refused it notices itself.
+func TestRefusalsOfAProgramAreLogged(t *testing.T) {
+	t.Parallel()
+	for abi, logs := range map[int]bool{6: false, 7: true, 8: true} {
+		for _, programs := range []bool{true, false} {
+			k := recorded{abi: abi, fixed: 3}
+			confine(k.kernel(), Policy{Execute: programs})
+			if got := reflect.DeepEqual(k.config, k.config.EnableLoggingForSubprocesses()); got != (logs && programs) {
+				t.Errorf("ABI %d, programs %v: logged is %v", abi, programs, got)
 			}
 		}
 	}
