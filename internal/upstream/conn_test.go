@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -140,17 +141,65 @@ func TestBigBuffersAreBounded(t *testing.T) {
 	}
 }
 
+// An answer's body gets a big buffer where it fills a small one, and has a small one again where it may wait
+// for long.
+func TestAnswersHaveBuffersOfTheirSize(t *testing.T) {
+	t.Parallel()
+	of := func(n int) string { return strings.Repeat("x", n) }
+	length := func(n int) string { return fmt.Sprintf("%sContent-Length: %d\r\n\r\n", ok, n) }
+	for name, tc := range map[string]struct {
+		parts         []string // each of which comes after the one before was read
+		largest, last int
+	}{
+		"a length that fits":        {[]string{length(smallBuffer), of(smallBuffer)}, smallBuffer, smallBuffer},
+		"a length that does not":    {[]string{length(smallBuffer + 1), of(smallBuffer + 1)}, bigBuffer, bigBuffer},
+		"to the end, and short":     {[]string{ok + "\r\n", of(smallBuffer - 1)}, smallBuffer, smallBuffer},
+		"to the end, and long":      {[]string{ok + "\r\n", of(100_000)}, bigBuffer, smallBuffer},
+		"to the end, with a pause":  {[]string{ok + "\r\n", of(50_000), of(5)}, bigBuffer, smallBuffer},
+		"chunks that are short":     {[]string{coded, strings.Repeat("5\r\nhello\r\n", 1000) + "0\r\n\r\n"}, smallBuffer, smallBuffer},
+		"a chunk of a small buffer": {[]string{coded, "1000\r\n" + of(smallBuffer) + "\r\n0\r\n\r\n"}, smallBuffer, smallBuffer},
+		"a long chunk, and a pause": {[]string{coded, "186a0\r\n" + of(100_000) + "\r\n", "5\r\nhello\r\n0\r\n\r\n"}, bigBuffer, smallBuffer},
+	} {
+		var answer []io.Reader
+		for _, part := range tc.parts {
+			answer = append(answer, strings.NewReader(part))
+		}
+		c := newConn(New("", "", Options{}), &cutShort{takes: 1 << 20, answer: io.MultiReader(answer...)})
+		x, err := c.begin(&Request{Method: http.MethodGet}, false, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := x.ReadHead(http.Header{}); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		largest := 0
+		for err == nil {
+			_, err = x.Next()
+			largest = max(largest, len(c.buf))
+		}
+		if last := len(c.buf); err != io.EOF || largest != tc.largest || last != tc.last {
+			t.Errorf("%s: %v, by at most %d bytes and %d at last, want the end, %d and %d", name, err, largest, last, tc.largest, tc.last)
+		}
+		x.Close()
+	}
+}
+
 // cutShort is a connection that takes only so many bytes, and then has an answer, as when a
 // server refuses a request by its first line.
 type cutShort struct {
 	net.Conn
 	takes  int
-	answer *strings.Reader
+	answer io.Reader
 }
 
 var errReset = errors.New("reset")
 
-func (c *cutShort) Write(b []byte) (int, error)     { return min(c.takes, len(b)), errReset }
+func (c *cutShort) Write(b []byte) (int, error) {
+	if c.takes < len(b) {
+		return c.takes, errReset
+	}
+	return len(b), nil
+}
 func (c *cutShort) Read(b []byte) (int, error)      { return c.answer.Read(b) }
 func (c *cutShort) SetReadDeadline(time.Time) error { return nil }
 func (c *cutShort) Close() error                    { return nil }

@@ -425,9 +425,7 @@ func (x *Exchange) Next() ([]byte, error) {
 		}
 		piece := c.buf[c.r:c.w]
 		if x.framing != untilClose {
-			if int64(len(piece)) > x.left {
-				piece = piece[:x.left]
-			}
+			piece = piece[:min(int64(len(piece)), x.left)]
 			x.left -= int64(len(piece))
 		}
 		c.r += len(piece)
@@ -443,11 +441,6 @@ func (x *Exchange) fillBody() error {
 	x.delivered = false
 	if x.c.r == x.c.w && x.left == 0 && !x.full {
 		x.c.rest() // there may be nothing more for long
-	}
-	if x.c.woken.Load() { // before this call
-		if err := x.watch(); err != nil {
-			return err
-		}
 	}
 	return x.c.fill(x.onBodyTick)
 }

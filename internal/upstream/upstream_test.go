@@ -332,6 +332,40 @@ func TestProtocolsThatWereAskedFor(t *testing.T) {
 	}
 }
 
+// After 101 the connection is the caller's, with what has come behind the header, and stays open.
+func TestUpgradedConnectionsAreTheCallers(t *testing.T) {
+	t.Parallel()
+	for _, body := range []io.Reader{nil, strings.NewReader("x")} {
+		pool := startServer(t, func(c net.Conn, r *bufio.Reader) {
+			readHeader(r)
+			if body != nil {
+				_, _ = r.ReadByte()
+			}
+			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\n\r\nhello")
+			_, _ = io.Copy(c, r)
+		})
+		x, err := pool.Begin(context.Background(), &Request{Method: "POST", Upgrade: "echo", Body: body, Length: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, err := x.ReadHead(http.Header{}); status != http.StatusSwitchingProtocols {
+			t.Fatalf("status %d, %v", status, err)
+		}
+		nc, early := x.Upgraded()
+		x.Close()
+		said := make([]byte, 10)
+		n := copy(said, early)
+		if _, err := io.WriteString(nc, "again"); err != nil {
+			t.Fatal(err)
+		}
+		_ = nc.SetReadDeadline(time.Now().Add(patience))
+		if _, err := io.ReadFull(nc, said[n:]); err != nil || string(said) != "helloagain" {
+			t.Errorf("%q, %v, want what came behind the header, and the echo", said, err)
+		}
+		nc.Close()
+	}
+}
+
 func TestIdleConnectionsAreClosed(t *testing.T) {
 	t.Parallel()
 	ended := make(chan struct{})
@@ -525,7 +559,7 @@ func (r *pause) Read([]byte) (int, error) {
 // A connection that ends early is an error of its own kind, and no end of a body.
 func TestAnswersThatAreCutAreUnexpected(t *testing.T) {
 	t.Parallel()
-	for _, answer := range []string{"", "HTTP/1.1 200", ok + "Content-Length: 5\r\n\r\nhell", coded + "5\r\nhello\r\n"} {
+	for _, answer := range []string{"HTTP/1.1 200", ok + "Content-Length: 5\r\n\r\nhell", coded + "5\r\nhello\r\n"} {
 		if got := exchangeOver(&Request{Method: "GET"}, answer, 100); !errors.Is(got.err, io.ErrUnexpectedEOF) {
 			t.Errorf("%q: %v, want an unexpected end", answer, got.err)
 		}
