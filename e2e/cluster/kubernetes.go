@@ -129,6 +129,9 @@ func kubernetes(ctx context.Context) error {
 	if err := debug(ctx); err != nil {
 		return fmt.Errorf("kubectl debug: %w", err)
 	}
+	if err := mend(ctx); err != nil {
+		return fmt.Errorf("a patch of the audit: %w", err)
+	}
 	return t.err()
 }
 
