@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -371,15 +372,13 @@ func pipelining(t *testing.T, n int, o Options) (s *running, conn net.Conn, answ
 	conn, answers = s.dial(t)
 	_ = conn.(*net.TCPConn).SetReadBuffer(64 << 10)
 	go func() { _, _ = io.WriteString(conn, strings.Repeat(getRoot, n)) }()
-	eventually(t, "wait for the reader", func() bool {
-		for _, c := range s.ln.snapshot() {
-			if c.stall.isOn() {
-				return true
-			}
-		}
-		return false
-	})
+	eventually(t, "wait for the reader", s.stalls)
 	return s, conn, answers, calls
+}
+
+// stalls says whether a client is waited for that does not read.
+func (r *running) stalls() bool {
+	return slices.ContainsFunc(r.ln.snapshot(), func(c *conn) bool { return c.stall.isOn() })
 }
 
 func TestPipelinedRequestsWaitForTheirReader(t *testing.T) {
@@ -407,6 +406,29 @@ func TestPipelinedRequestsDoNotWaitForEver(t *testing.T) {
 	t.Parallel()
 	s, _, _, _ := pipelining(t, 3000, Options{WriteTimeout: time.Second})
 	eventually(t, "end of the connection", func() bool { return s.ln.count() == 0 })
+}
+
+// The time that a reader has begins with its wait, and not with the server.
+func TestPipelinedRequestsWaitForALateReader(t *testing.T) {
+	t.Parallel()
+	const n = 1000
+	s := runWith(t, Options{WriteTimeout: time.Second}, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = w.Write(make([]byte, 1000))
+	})
+	eventually(t, "server that is older than the time for a write", func() bool { return time.Since(s.ln.epoch) > time.Second })
+	conn, answers := s.dial(t)
+	_ = conn.(*net.TCPConn).SetReadBuffer(64 << 10)
+	go func() { _, _ = io.WriteString(conn, strings.Repeat(getRoot, n)) }()
+	eventually(t, "wait for the reader", s.stalls)
+	for i := range n {
+		resp, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			t.Fatalf("answer %d: %v", i, err)
+		}
+		if size, err := io.Copy(io.Discard, resp.Body); size != 1000 || err != nil {
+			t.Fatalf("answer %d: %d bytes, %v, want 1000", i, size, err)
+		}
+	}
 }
 
 func TestPipelinedRequestsMakeRoom(t *testing.T) {

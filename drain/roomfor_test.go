@@ -118,6 +118,74 @@ func TestRoomForLeavesSlowBodiesAlone(t *testing.T) {
 	}
 }
 
+// Who waits for room gets it before who comes later, and leaves no trace.
+func TestRoomIsForTheFirst(t *testing.T) {
+	t.Parallel()
+	var released atomic.Bool
+	order := make(chan string, 2)
+	s := runWith(t, Options{WriteTimeout: patience}, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/slow": // there may be room when it is ended
+			_, _ = io.Copy(io.Discard, r.Body)
+		case "/first":
+			RoomFor(r.Context(), func() bool {
+				if released.Load() {
+					order <- "first"
+				}
+				return released.Load()
+			})
+		case "/second":
+			RoomFor(r.Context(), func() bool {
+				order <- "second"
+				return true
+			})
+		}
+	})
+	for i, path := range []string{"/slow", "/first", "/second"} {
+		conn, _ := s.dial(t)
+		_, _ = io.WriteString(conn, "POST "+path+" HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
+		eventually(t, "request for "+path, func() bool { return s.active() == i+1 && s.ln.wanting.Load() == int64(i) })
+	}
+	released.Store(true)
+	for _, want := range []string{"first", "second"} {
+		select {
+		case got := <-order:
+			if got != want {
+				t.Errorf("room is for the %s, want the %s", got, want)
+			}
+		case <-time.After(patience):
+			t.Fatalf("there is no room for the %s", want)
+		}
+	}
+	eventually(t, "end of the wait for room", func() bool { return s.ln.wanting.Load() == 0 })
+}
+
+// A request waits for its body no longer than it is there, however old the server is.
+func TestWaitForABodyIsTheRequestsOwn(t *testing.T) {
+	t.Parallel()
+	s := runWith(t, Options{WriteTimeout: patience}, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+	})
+	eventually(t, "server of some age", func() bool { return time.Since(s.ln.epoch) > 200*time.Millisecond })
+	began := int64(time.Since(s.ln.epoch))
+	conn, _ := s.dial(t)
+	_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+	for i := range 20 {
+		_, _ = io.WriteString(conn, "x")
+		var since int64
+		eventually(t, "wait for the body", func() bool {
+			for _, c := range s.ln.snapshot() {
+				since = c.awaiting.Load()
+			}
+			return since != 0
+		})
+		if since < began {
+			t.Fatalf("after %d bytes it waits since %v, and it was begun at %v", i+1, time.Duration(since), time.Duration(began))
+		}
+		time.Sleep(5 * time.Millisecond) // each byte is a read of its own
+	}
+}
+
 func TestWaitForABodyAddsUp(t *testing.T) {
 	t.Parallel()
 	var b bodyWait

@@ -556,13 +556,44 @@ func (r *pause) Read([]byte) (int, error) {
 	return 0, nil
 }
 
-// A connection that ends early is an error of its own kind, and no end of a body.
+// A connection that ends early is an error, and no end of a body; whether an answer had begun decides who
+// may send the request again.
 func TestAnswersThatAreCutAreUnexpected(t *testing.T) {
 	t.Parallel()
-	for _, answer := range []string{"HTTP/1.1 200", ok + "Content-Length: 5\r\n\r\nhell", coded + "5\r\nhello\r\n"} {
-		if got := exchangeOver(&Request{Method: "GET"}, answer, 100); !errors.Is(got.err, io.ErrUnexpectedEOF) {
-			t.Errorf("%q: %v, want an unexpected end", answer, got.err)
+	for answer, want := range map[string]string{
+		"": "closed", "H": "cut", "HTTP/1.1 200": "cut", ok + "Content-Length: 5\r\n\r\nhell": "cut", coded + "5\r\nhello\r\n": "cut",
+	} {
+		c := newConn(New("", "", Options{}), &cutShort{takes: 1 << 20, answer: strings.NewReader(answer)})
+		x, err := c.begin(&Request{Method: "GET"}, false, time.Now())
+		if err != nil {
+			t.Fatal(err)
 		}
+		if got := readAll(x); got.reason() != want || !errors.Is(got.err, io.ErrUnexpectedEOF) {
+			t.Errorf("%q: %v, want %s by an unexpected end", answer, got.err, want)
+		}
+	}
+}
+
+// A connection over which a body was sent is used again, too, once the server has all of it.
+func TestConnectionsOfBodiesAreUsedAgain(t *testing.T) {
+	t.Parallel()
+	var conns atomic.Int64
+	pool := startServer(t, func(c net.Conn, r *bufio.Reader) {
+		conns.Add(1)
+		for readHeader(r) != "" {
+			if _, err := io.CopyN(io.Discard, r, 5); err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, ok+none)
+		}
+	})
+	for range 3 {
+		if got := send(t, pool, &Request{Method: "POST", Body: strings.NewReader("hello"), Length: 5}); got.err != nil {
+			t.Fatal(got.err)
+		}
+	}
+	if n := conns.Load(); n != 1 {
+		t.Errorf("%d connections for three requests, want 1", n)
 	}
 }
 
