@@ -2,9 +2,12 @@ package drain
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -141,11 +144,30 @@ func TestRoomIsForTheFirst(t *testing.T) {
 			})
 		}
 	})
-	for i, path := range []string{"/slow", "/first", "/second"} {
-		conn, _ := s.dial(t)
+	send := func(path string) {
+		conn, err := net.Dial("tcp", s.addr)
+		if err != nil {
+			return // the end of the test
+		}
+		t.Cleanup(func() { conn.Close() })
 		_, _ = io.WriteString(conn, "POST "+path+" HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
-		eventually(t, "request for "+path, func() bool { return s.active() == i+1 && s.ln.wanting.Load() == int64(i) })
 	}
+	// There are always some that may be ended. In half a second each of them is.
+	var slow sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	slow.Go(func() {
+		for ctx.Err() == nil {
+			send("/slow")
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+	defer slow.Wait()
+	defer cancel()
+	eventually(t, "slow request", func() bool { return s.active() > 0 })
+	send("/first")
+	eventually(t, "wait of the first", func() bool { return s.ln.wanting.Load() == 1 })
+	send("/second")
+	eventually(t, "wait of the second", func() bool { return s.ln.wanting.Load() == 2 })
 	released.Store(true)
 	for _, want := range []string{"first", "second"} {
 		select {
