@@ -478,6 +478,14 @@ var checkCases = []checkCase{
 		f.write("proc/1/cmdline", "python3\x00-m\x00tool\x00/data/in.csv\x00")
 		f.owned("data/in.csv", "0644", 65532, 0)
 	}, want: Pass},
+	{check: "app-binary-immutable", name: "a file that a script is given", edit: func(f *fixture) {
+		writableApp("0755", 0, 0)(f)
+		f.link("proc/1/exe", "/usr/bin/python3")
+		f.owned("usr/bin/python3", "0755", 0, 0)
+		f.owned("srv/app.py", "0644", 0, 0)
+		f.write("proc/1/cmdline", "python3\x00/srv/app.py\x00/data/in.csv\x00")
+		f.owned("data/in.csv", "0644", 65532, 0)
+	}, want: Pass},
 	{check: "app-binary-immutable", name: "a script that a shell is given with -e", edit: func(f *fixture) {
 		writableApp("0755", 0, 0)(f)
 		f.link("proc/1/exe", "/bin/sh")

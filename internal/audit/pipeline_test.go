@@ -87,6 +87,30 @@ func TestFailOn(t *testing.T) {
 	}
 }
 
+// TestURIPath: what RFC 3986 has no use for as it is is written as bytes in hexadecimal.
+func TestURIPath(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{
+		"": ".", alphanumerics: alphanumerics, "a/B-._~@+=,9": "a/B-._~@+=,9",
+		"a b": "a%20b", "100%": "100%25", "é": "%C3%A9", "a:b?c#d": "a%3Ab%3Fc%23d", "\n": "%0A",
+	} {
+		if got := uriPath(name); got != want {
+			t.Errorf("uriPath(%q) = %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestSaidInOneLine(t *testing.T) {
+	t.Parallel()
+	for want, r := range map[string]Result{
+		"e": {Evidence: "e"}, "r": {Reason: "r"}, "e; r": {Evidence: "e", Reason: "r"}, "": {},
+	} {
+		if got := r.said(); got != want {
+			t.Errorf("%+v is said as %q, want %q", r, got, want)
+		}
+	}
+}
+
 // TestSARIFSaysEachVerdict by kind and level, and is what GitHub asks for beyond the
 // standard: a rule and a place for each result.
 func TestSARIFSaysEachVerdict(t *testing.T) {
@@ -107,6 +131,17 @@ func TestSARIFSaysEachVerdict(t *testing.T) {
 	run := log.Runs[0]
 	if len(run.Tool.Driver.Rules) != len(checks) || len(run.Results) != len(checks)-r.Summary.NotApplicable {
 		t.Errorf("%d rules and %d results, want %d and %d", len(run.Tool.Driver.Rules), len(run.Results), len(checks), len(checks)-r.Summary.NotApplicable)
+	}
+	for i, rule := range run.Tool.Driver.Rules {
+		help := r.Checks[i].Why
+		for line := range strings.Lines(r.Checks[i].Fix.Docker + "\n" + r.Checks[i].Fix.Compose + "\n" + r.Checks[i].Fix.Kubernetes + "\n") {
+			if line != "\n" {
+				help += "\n" + strings.TrimSuffix(line, "\n")
+			}
+		}
+		if rule.Help.Text != help {
+			t.Errorf("%s: help %q, want %q", rule.ID, rule.Help.Text, help)
+		}
 	}
 	want := map[string]string{"run-as-non-root": "fail error", "user-namespace": "fail warning", "pid-namespace": "pass none", "ulimits": "open none"}
 	for _, result := range run.Results {
