@@ -337,8 +337,11 @@ func Room(ctx context.Context) bool {
 		if c.ln.evict(evicted) {
 			continue
 		}
-		waited := time.Since(began)
-		if ctx.Err() != nil || waited > roomPatience || waited > pressedPatience && c.ln.pressed.Load() {
+		most := roomPatience
+		if c.ln.pressed.Load() {
+			most = pressedPatience
+		}
+		if ctx.Err() != nil || time.Since(began) > most {
 			c.ln.observe(Event{Kind: Refused})
 			return false
 		}
@@ -363,18 +366,17 @@ func RoomFor(ctx context.Context, take func() bool) bool {
 	}
 	l.wanting.Add(1)
 	defer l.wanting.Add(-1)
-	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, roomPatience)
+	defer cancel()
 	// They go in the order in which they came, as a channel has it.
 	select {
 	case l.turn <- struct{}{}:
 		defer func() { <-l.turn }()
-	case <-time.After(roomPatience):
-		return false
 	case <-ctx.Done():
 		return false
 	}
 	for !take() {
-		if ctx.Err() != nil || l.draining.Load() || time.Since(began) > roomPatience || !l.displace() {
+		if ctx.Err() != nil || l.draining.Load() || !l.displace() {
 			return false
 		}
 		time.Sleep(time.Millisecond)

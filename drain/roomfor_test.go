@@ -208,6 +208,57 @@ func TestWaitForABodyIsTheRequestsOwn(t *testing.T) {
 	}
 }
 
+// It is worth to wait for room only where a request waits for its client, and there is one look for all who ask
+// within a moment.
+func TestWhoMayMakeRoom(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]bool{"/busy": false, "/body": true, "/answer": true} {
+		t.Run(path[1:], func(t *testing.T) {
+			t.Parallel()
+			release := make(chan struct{})
+			s := runWith(t, Options{WriteTimeout: patience}, func(w http.ResponseWriter, r *http.Request) {
+				switch path {
+				case "/body":
+					_, _ = io.Copy(io.Discard, r.Body)
+				case "/answer":
+					_, _ = w.Write(make([]byte, 8<<20))
+				case "/busy":
+					_ = http.NewResponseController(w).Flush()
+					<-release
+				}
+			})
+			t.Cleanup(func() { close(release) })
+			conn, answers := s.dial(t)
+			request := getRoot
+			if path == "/body" {
+				request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+			}
+			_, _ = io.WriteString(conn, request)
+			if path == "/busy" { // its client has read what there is
+				if _, err := http.ReadResponse(answers, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			look := func() bool {
+				s.ln.evicting.Lock()
+				s.ln.nextLook = 0
+				s.ln.evicting.Unlock()
+				return s.ln.displace()
+			}
+			eventually(t, fmt.Sprintf("look that says %v", want), func() bool { return s.active() == 1 && look() == want })
+			for range 20 {
+				before := time.Since(s.ln.epoch)
+				if look() != want {
+					t.Fatalf("somebody may make room: %v, want %v", !want, want)
+				}
+				if next := s.ln.nextLook - before; next < 10*time.Millisecond {
+					t.Fatalf("the next look is %v after this one, want 10ms at least", next)
+				}
+			}
+		})
+	}
+}
+
 func TestWaitForABodyAddsUp(t *testing.T) {
 	t.Parallel()
 	var b bodyWait
