@@ -192,7 +192,7 @@ func (c *container) processors() int {
 }
 
 // mostProcesses returns the least of the kernel's own bounds on processes of the
-// whole machine, 0 where unknown.
+// whole machine, math.MaxInt64 where unknown.
 func (c *container) mostProcesses() int64 {
 	var found []string
 	for _, name := range []string{"/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"} {
@@ -200,10 +200,7 @@ func (c *container) mostProcesses() int64 {
 			found = append(found, value)
 		}
 	}
-	if least := smallest(found); least < math.MaxInt64 {
-		return least
-	}
-	return 0
+	return smallest(found)
 }
 
 func pidsLimit(c *container) verdict {
@@ -225,7 +222,7 @@ func (c *container) pidsVerdict() verdict {
 		return noCgroupValue(err)
 	case smallest(values) < math.MaxInt64:
 		limit := smallest(values)
-		if most := c.mostProcesses(); most > 0 && limit >= most {
+		if most := c.mostProcesses(); limit >= most {
 			return warn("%d in %s, not less than the kernel has for the whole machine (%d)", limit, file.name, most)
 		}
 		return pass("%d in %s", limit, file.name)

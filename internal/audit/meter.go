@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"io"
 	"path"
 	"strconv"
 	"strings"
@@ -62,14 +63,7 @@ func (m *Meter) read(name string) []byte {
 		return nil
 	}
 	defer f.Close()
-	n := 0
-	for n < len(m.buffer) {
-		more, err := f.Read(m.buffer[n:])
-		n += more
-		if err != nil || more == 0 {
-			break
-		}
-	}
+	n, _ := io.ReadFull(f, m.buffer[:])
 	return m.buffer[:n]
 }
 

@@ -160,6 +160,18 @@ func TestSARIFSaysEachVerdict(t *testing.T) {
 	}
 }
 
+// TestEscapeXML: what XML 1.0 cannot have is replaced, and the rest is kept (XML 1.0, 2.2).
+func TestEscapeXML(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"a é 名 ~": "a é 名 ~", "\x1f\x00": "??", "\uFFFE\uFFFF": "??", "\uFFFD": "\uFFFD", " ": " ", "<&>\"\n\t": "&lt;&amp;&gt;&quot;&#10;&#9;",
+	} {
+		if got := escapeXML(text); got != want {
+			t.Errorf("escapeXML(%q) = %q, want %q", text, got, want)
+		}
+	}
+}
+
 // TestJUnitCountsWhatItHas holds the numbers of each suite against its cases.
 func TestJUnitCountsWhatItHas(t *testing.T) {
 	t.Parallel()
@@ -177,9 +189,11 @@ func TestJUnitCountsWhatItHas(t *testing.T) {
 			Suites []struct {
 				Tests    int `xml:"tests,attr"`
 				Failures int `xml:"failures,attr"`
+				Errors   int `xml:"errors,attr"`
 				Skipped  int `xml:"skipped,attr"`
 				Cases    []struct {
 					Failure *struct{} `xml:"failure"`
+					Error   *struct{} `xml:"error"`
 					Skipped *struct{} `xml:"skipped"`
 				} `xml:"testcase"`
 			} `xml:"testsuite"`
@@ -187,30 +201,41 @@ func TestJUnitCountsWhatItHas(t *testing.T) {
 		if err := xml.Unmarshal(out.Bytes(), &suites); err != nil {
 			t.Fatal(err)
 		}
-		total, failures, skipped := 0, 0, 0
+		total, failures, errs, skipped := 0, 0, 0, 0
 		for _, s := range suites.Suites {
-			n, bad, left := 0, 0, 0
+			n, bad, open, left := 0, 0, 0, 0
 			for _, c := range s.Cases {
 				n++
 				if c.Failure != nil {
 					bad++
 				}
+				if c.Error != nil {
+					open++
+				}
 				if c.Skipped != nil {
 					left++
 				}
 			}
-			if n != s.Tests || bad != s.Failures || left != s.Skipped {
-				t.Errorf("a suite says %d, %d, %d and has %d, %d, %d", s.Tests, s.Failures, s.Skipped, n, bad, left)
+			if n == 0 || n != s.Tests || bad != s.Failures || open != s.Errors || left != s.Skipped {
+				t.Errorf("a suite says %d, %d, %d, %d and has %d, %d, %d, %d", s.Tests, s.Failures, s.Errors, s.Skipped, n, bad, open, left)
 			}
-			total, failures, skipped = total+n, failures+bad, skipped+left
+			total, failures, errs, skipped = total+n, failures+bad, errs+open, skipped+left
 		}
-		wantFailures := r.Summary.Fail - 1
+		wantFailures, wantErrs := r.Summary.Fail-1, 0
 		if on.Warn {
 			wantFailures += r.Summary.Warn
 		}
-		if total != len(checks) || failures != wantFailures || skipped != r.Summary.NotApplicable+1 {
-			t.Errorf("with %+v %d cases, %d failures, %d skipped; want %d, %d, %d", on, total, failures, skipped, len(checks), wantFailures, r.Summary.NotApplicable+1)
+		if on.Unknown {
+			wantErrs = r.Summary.Unknown
 		}
+		if total != len(checks) || failures != wantFailures || errs != wantErrs || skipped != r.Summary.NotApplicable+1 {
+			t.Errorf("with %+v %d cases, %d failures, %d errors, %d skipped; want %d, %d, %d, %d", on, total, failures, errs, skipped,
+				len(checks), wantFailures, wantErrs, r.Summary.NotApplicable+1)
+		}
+	}
+	var out bytes.Buffer
+	if err := WriteJUnit(&out, &Report{}, FailOn{}); err != nil || strings.Contains(out.String(), "<testsuite ") {
+		t.Errorf("of no checks there are suites, %v:\n%s", err, &out)
 	}
 }
 

@@ -116,6 +116,15 @@ func TestUsageIsWhatTheKernelSays(t *testing.T) {
 	}
 }
 
+func TestMeterOfNothing(t *testing.T) {
+	t.Parallel()
+	f := load(t, "kubernetes")
+	f.deny("proc/self/cgroup", "proc/self/mountinfo")
+	if memory, throttled := f.sys.Meter().Read(); memory != -1 || throttled != -1 {
+		t.Errorf("the meter says %v and %v of what it cannot read, want -1 and -1", memory, throttled)
+	}
+}
+
 // usageText writes what is known, and ? for the rest.
 func usageText(u Usage) string {
 	var b strings.Builder
