@@ -86,6 +86,10 @@ func TestUsageIsWhatTheKernelSays(t *testing.T) {
 			f.write("sys/fs/cgroup/memory.stat", "anon 5\ninactive_file none\n")
 			f.write("sys/fs/cgroup/cpu.stat", "nr_periods 1\nnr_throttled -1\nthrottled_usec 0\n")
 		}, `used 4194304 working ? limit 67108864 cpus 0.5 throttled ?`},
+		{"memory.stat whose line has no number", "kubernetes", func(f *fixture) {
+			f.write("sys/fs/cgroup/memory.stat", "anon 5\ninactive_file\n")
+			f.write("sys/fs/cgroup/cpu.stat", "throttled_usec\n")
+		}, `used 4194304 working ? limit 67108864 cpus 0.5 throttled ?`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
