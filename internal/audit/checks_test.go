@@ -1032,6 +1032,24 @@ var checkCases = []checkCase{
 		f.write("proc/sys/kernel/pid_max", "4194304\n")
 	}, want: Warn, says: "whole machine"},
 	{check: "tmpfs-size", name: "more than memory may be", edit: func(f *fixture) { f.sub("proc/self/mountinfo", "size=16384k", "size=104857600k") }, want: Warn, says: "64 MiB that memory may be"},
+	{check: "tmpfs-size", name: "more than the machine has", edit: func(f *fixture) {
+		f.write("sys/fs/cgroup/memory/memory.stat", "hierarchical_memory_limit 9223372036854771712\n")
+		f.write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
+		f.write("proc/meminfo", "MemTotal:  8192 kB\n")
+	}, want: Warn, says: "16 MiB, above the 8 MiB"},
+	{check: "tmpfs-size", name: "a machine of no known size", edit: func(f *fixture) {
+		f.write("sys/fs/cgroup/memory/memory.stat", "hierarchical_memory_limit 9223372036854771712\n")
+		f.write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
+		f.deny("proc/meminfo")
+	}, want: Pass},
+	{check: "tmpfs-size", name: "a host's /dev/shm, which the ipc namespace brings", edit: func(f *fixture) {
+		hostNamespace("ipc")(f)
+		f.sub("proc/self/mountinfo", "tmpfs shm rw,size=65536k", "tmpfs shm rw,size=104857600k")
+	}, want: Pass},
+	{check: "tmpfs-size", name: "another in the host's ipc namespace", edit: func(f *fixture) {
+		hostNamespace("ipc")(f)
+		f.sub("proc/self/mountinfo", "size=16384k", "size=104857600k")
+	}, want: Warn, says: "/tmp of"},
 	{check: "tmpfs-options", name: "/dev of root under a read-only root", edit: func(f *fixture) { f.status("Uid", "0 0 0 0") }, want: Warn, says: "/dev"},
 	{check: "memory-limit", name: "what lxcfs shows as the machine's is the limit", edit: func(f *fixture) {
 		f.write("proc/meminfo", "MemTotal:  65536 kB\n")
