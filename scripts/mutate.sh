@@ -53,6 +53,11 @@ esac
 END
 chmod 755 "$work/bin/go"
 
+# A mutant of what ends processes ends others, and leaves some: a namespace of their own
+# holds them, where that may be made.
+alone="unshare --pid --fork --kill-child --mount-proc"
+$alone true 2>/dev/null || alone=
+
 # unleash FOLDER writes $work/mutants, a line for each: status, kind, file, line and
 # column. The flag for processors is broken in this version, and -vet finds nothing
 # that the tests do not. A mutant may ask for memory without end, hence the limit.
@@ -61,8 +66,9 @@ unleash() {
 	(
 		ulimit -v 16777216
 		cd "$1"
+		# shellcheck disable=SC2086 # words
 		PATH=$work/bin:$PATH TMPDIR=$work/tmp GOFLAGS='-count=1 -vet=off -parallel=32' \
-			nice -n 19 "$program" unleash --workers 1 --timeout-coefficient 10 --exclude-files / ${SINCE:+--diff "$SINCE"} "$PWD" 2>&1
+			nice -n 19 $alone "$program" unleash --workers 1 --timeout-coefficient 10 --exclude-files / ${SINCE:+--diff "$SINCE"} "$PWD" 2>&1
 	) | while IFS= read -r line; do
 		printf '%s\n' "$line"
 		case $line in
