@@ -113,7 +113,7 @@ func TestPodSecurityIsWhatTheEvaluatorSays(t *testing.T) {
 			}
 
 			text, _, _ := try(t, "exec", name, "/imagelab", "--audit")
-			_, block, found := strings.Cut(text, "for Kubernetes, a patch of the Deployment\n\n")
+			_, block, found := strings.Cut(text, "for Kubernetes, a patch of the Deployment (capitals are yours to fill in)\n\n")
 			if !found {
 				t.Fatalf("no patch in\n%s", text)
 			}

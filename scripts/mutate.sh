@@ -43,10 +43,11 @@ packages() {
 
 # Gremlins tries no mutant outside of what a coverage profile calls covered, and Go's
 # profiles leave out the conditions in a switch and the variables of a package. So
-# this stands before go and calls every line covered.
+# this stands before go and calls every line covered. A mutant may kill its process group,
+# hence the session.
 cat >"$work/bin/go" <<END
 #!/bin/sh
-"$(command -v go)" "\$@" || exit
+setsid --wait "$(command -v go)" "\$@" || exit
 case "\$*" in
 "test -cover -coverprofile "*) sed '1!s/:[^:]*$/:1.1,1000000.1 1 1/' "\$4" | uniq >"\$4.all" && mv "\$4.all" "\$4" ;;
 esac
@@ -68,7 +69,7 @@ unleash() {
 		cd "$1"
 		# shellcheck disable=SC2086 # words
 		PATH=$work/bin:$PATH TMPDIR=$work/tmp GOFLAGS='-count=1 -vet=off -parallel=32' \
-			nice -n 19 $alone "$program" unleash --workers 1 --timeout-coefficient 10 --exclude-files / ${SINCE:+--diff "$SINCE"} "$PWD" 2>&1
+			nice -n 19 $alone "$program" unleash --workers 1 --timeout-coefficient 5 --exclude-files / ${SINCE:+--diff "$SINCE"} "$PWD" 2>&1
 	) | while IFS= read -r line; do
 		printf '%s\n' "$line"
 		case $line in

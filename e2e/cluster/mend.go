@@ -106,14 +106,17 @@ func mend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, patch, found := strings.Cut(text, "TOGETHER for Kubernetes, a patch of the Deployment\n\n")
+	_, patch, found := strings.Cut(text, "TOGETHER for Kubernetes, a patch of the Deployment (capitals are yours to fill in)\n\n")
 	patch, _, _ = strings.Cut(patch, "\n\n")
 	if !found {
 		return fmt.Errorf("the report offers no patch:\n%s", indent(text))
 	}
 	fmt.Printf("\nA careless pod has %d failures, for which the audit offers this patch:\n\n%s\n", len(before), indent(patch))
-	patched := file("patch.yaml", strings.ReplaceAll(patch, "name: APP", "name: app"))
+	patched := file("patch.yaml", strings.ReplaceAll(patch, "APP", "app"))
 	if err != nil {
+		return err
+	}
+	if _, err := kubectl("create", "secret", "generic", "app", "--from-literal=DB_PASSWORD=correct horse"); err != nil {
 		return err
 	}
 	if _, err := kubectl("patch", "deployment", "careless", "--patch-file", patched); err != nil {

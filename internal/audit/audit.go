@@ -198,6 +198,8 @@ const (
 	composeUlimits     = `ulimits: {core: 0, nofile: 1024}`
 	dockerTmpfs        = `--tmpfs MOUNT:size=16m,mode=1777,noexec,nosuid,nodev`
 	dockerfileScratch  = "FROM scratch\nCOPY --from=build /app /app\nUSER 65532:65532\nENTRYPOINT [\"/app\"]"
+	kubernetesSecrets  = "volumes: [{name: secrets, secret: {secretName: APP}}]\n" +
+		"volumeMounts: [{name: secrets, mountPath: /secrets, readOnly: true}]"
 )
 
 // checks is the table of all checks. It is only read.
@@ -308,7 +310,7 @@ var checks = []Check{
 		Fix: Fix{
 			Docker:     `{"userns-remap": "default"}  # /etc/docker/daemon.json on the host, and no --userns host`,
 			Compose:    `# /etc/docker/daemon.json on the host: {"userns-remap": "default"}, and no "userns_mode: host" here`,
-			Kubernetes: `hostUsers: false  # field of the pod`,
+			Kubernetes: `# hostUsers: false, a field of the pod, where the runtime of the nodes can (containerd 2.0, CRI-O 1.30)`,
 		},
 		References: []string{"CIS Docker Benchmark 5.31", "user_namespaces(7)"},
 		run:        userNamespace,
@@ -432,7 +434,7 @@ var checks = []Check{
 		Fix: Fix{
 			Docker:     `-v NAME:MOUNT:ro`,
 			Compose:    composeVolume + `  # the same entry, with :ro`,
-			Kubernetes: `volumeMounts: [{name: NAME, mountPath: MOUNT, readOnly: true}]`,
+			Kubernetes: `volumeMounts: [{mountPath: MOUNT, readOnly: true}]  # beside its name`,
 		},
 		References: []string{"proc_pid_mountinfo(5)"},
 		run:        writableMounts,
@@ -487,7 +489,7 @@ var checks = []Check{
 		Fix: Fix{
 			Docker:     `-v NAME:MOUNT:ro  # without shared or rshared`,
 			Compose:    composeVolume + `  # without shared or rshared`,
-			Kubernetes: `volumeMounts: [{name: NAME, mountPath: MOUNT, mountPropagation: None}]`,
+			Kubernetes: `volumeMounts: [{mountPath: MOUNT, mountPropagation: None}]  # beside its name`,
 		},
 		References: []string{"CIS Docker Benchmark 5.20", "mount_namespaces(7)"},
 		run:        mountPropagation,
@@ -666,7 +668,7 @@ var checks = []Check{
 		Fix: Fix{
 			Docker:     "# keep PATH out of the image; where the build needs it:\nRUN --mount=type=secret,id=NAME …",
 			Compose:    "secrets: [NAME]  # read it at run time from /run/secrets/NAME; at the top level: secrets: {NAME: {file: ./NAME}}",
-			Kubernetes: `volumes: [{name: NAME, secret: {secretName: NAME}}]  # mounted at run time`,
+			Kubernetes: kubernetesSecrets + "  # read it at run time from there",
 		},
 		References: []string{"CIS Docker Benchmark 4.10"},
 		run:        secretsInFiles,
@@ -677,9 +679,10 @@ var checks = []Check{
 		Why: "The environment is shown by docker inspect, inherited by every child, and ends up in crash reports and logs. " +
 			"So do arguments, and ps shows them to everybody.",
 		Fix: Fix{
-			Docker:     `-v ./VARIABLE.txt:/run/secrets/VARIABLE:ro -e VARIABLE_FILE=/run/secrets/VARIABLE  # instead of -e VARIABLE=…`,
-			Compose:    "environment: {VARIABLE_FILE: /run/secrets/VARIABLE}  # instead of VARIABLE; the program has to read the file\nsecrets: [VARIABLE]  # at the top level: secrets: {VARIABLE: {file: ./VARIABLE.txt}}",
-			Kubernetes: `volumes: [{name: NAME, secret: {secretName: NAME}}]  # mounted as a file, instead of env: VARIABLE`,
+			Docker:  `-v ./VARIABLE.txt:/run/secrets/VARIABLE:ro -e VARIABLE_FILE=/run/secrets/VARIABLE  # instead of -e VARIABLE=…`,
+			Compose: "environment: {VARIABLE_FILE: /run/secrets/VARIABLE}  # instead of VARIABLE; the program has to read the file\nsecrets: [VARIABLE]  # at the top level: secrets: {VARIABLE: {file: ./VARIABLE.txt}}",
+			Kubernetes: "env: [{name: VARIABLE, $patch: delete}, {name: VARIABLE_FILE, value: /secrets/VARIABLE}]" +
+				"  # the program has to read the file; in a manifest leave VARIABLE out\n" + kubernetesSecrets,
 		},
 		References: []string{"CIS Docker Benchmark 4.10", "proc_pid_environ(5)", "proc_pid_cmdline(5)"},
 		run:        secretsInEnv,

@@ -220,7 +220,7 @@ func (t *text) together(results []Result) {
 	t.out.WriteString("\n" + t.paint(bold, "TOGETHER") + " for the service in compose.yaml (capitals and /app are yours to fill in)\n\n")
 	t.verbatim(4, "", 0, strings.Join(lines, "\n"))
 	if lines = kubernetesLines(results); len(lines) > 0 {
-		t.out.WriteString("\n" + t.paint(bold, "TOGETHER") + " for Kubernetes, a patch of the Deployment\n\n")
+		t.out.WriteString("\n" + t.paint(bold, "TOGETHER") + " for Kubernetes, a patch of the Deployment (capitals are yours to fill in)\n\n")
 		t.verbatim(4, "", 0, strings.Join(lines, "\n"))
 	}
 }

@@ -164,7 +164,7 @@ func TestKubernetesPatch(t *testing.T) {
 	f.status("CapBnd", "00000000a80425fb")
 	f.sub("proc/self/mountinfo", "/ / ro,", "/ / rw,")
 	text := textOf(t, f.run(), TextOptions{Width: 100})
-	_, patch, _ := strings.Cut(text, "TOGETHER for Kubernetes, a patch of the Deployment\n\n")
+	_, patch, _ := strings.Cut(text, "TOGETHER for Kubernetes, a patch of the Deployment (capitals are yours to fill in)\n\n")
 	patch, _, _ = strings.Cut(patch, "\n\n")
 	keys := map[string]int{}
 	for line := range strings.Lines(patch) {
@@ -175,7 +175,7 @@ func TestKubernetesPatch(t *testing.T) {
 		}
 	}
 	for _, want := range []string{"          hostPID: false\n", "              capabilities: {drop: [ALL], add: []}\n", "              readOnlyRootFilesystem: true\n",
-		"{name: NAME, mountPath: /d1, readOnly: true}", "{name: NAME2, mountPath: /d2, readOnly: true}"} {
+		"{mountPath: /d1, readOnly: true}", "{mountPath: /d2, readOnly: true}"} {
 		if !strings.Contains(patch, want) {
 			t.Errorf("no %q in the patch:\n%s", want, patch)
 		}
