@@ -321,7 +321,7 @@ var checks = []Check{
 		Fix: Fix{
 			Docker:     `# drop --pid host`,
 			Compose:    `# delete the line "pid: host"`,
-			Kubernetes: `hostPID: false  # field of the pod`,
+			Kubernetes: "hostPID: false  # field of the pod\nshareProcessNamespace: false  # field of the pod",
 		},
 		References: []string{"CIS Docker Benchmark 5.16", "Pod Security Standards, baseline: Host Namespaces", "pid_namespaces(7)"},
 		run:        pidNamespace,

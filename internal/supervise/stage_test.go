@@ -31,8 +31,10 @@ func endStage(ending string) int {
 }
 
 func TestStageBecomesTheCommand(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
+	out := filepath.Join(dir, "out")
+	show := "exec </dev/null >" + out + " 2>&1; echo $0 $1 $KEPT $" + asStage + "; ls /proc/self/fd; exit 7\n"
+	// They are written before other tests start processes, which would have them open for a moment (ETXTBSY).
 	file := func(name, content string) string {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
@@ -40,16 +42,16 @@ func TestStageBecomesTheCommand(t *testing.T) {
 		}
 		return path
 	}
-	out := filepath.Join(dir, "out")
-	show := "exec </dev/null >" + out + " 2>&1; echo $0 $1 $KEPT $" + asStage + "; ls /proc/self/fd; exit 7\n"
+	program, script, bad := file("program", "#!/bin/sh\n"+show), file("script", show), file("bad", "#!/no/such/interpreter\n")
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		ending, program string
 		code            int    // of the command
 		why             string // it could not be started
 	}{
-		"a program":                 {"become", file("program", "#!/bin/sh\n"+show), 7, ""},
-		"a script without its line": {"become", file("script", show), 7, ""},
-		"no interpreter":            {"become", file("bad", "#!/no/such/interpreter\n"), 126, "interpreter"},
+		"a program":                 {"become", program, 7, ""},
+		"a script without its line": {"become", script, 7, ""},
+		"no interpreter":            {"become", bad, 126, "interpreter"},
 		"another file":              {"become none", "/bin/true", 126, "not a directory"},
 		"a refusal":                 {"refuse", "/bin/true", 126, "there is no way"},
 		"no word":                   {"end", "/bin/true", 126, "it ended before it was the command"},

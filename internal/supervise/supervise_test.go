@@ -131,7 +131,6 @@ func TestDeathBySignalIs128AndItsNumber(t *testing.T) {
 }
 
 func TestWhyACommandCannotBeStarted(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	file := func(name, content string, mode os.FileMode) string {
 		path := filepath.Join(dir, name)
@@ -145,7 +144,7 @@ func TestWhyACommandCannotBeStarted(t *testing.T) {
 		t.Fatal(err)
 	}
 	plain := file("plain", "#!/bin/sh\n", 0o644)
-	for name, test := range map[string]struct {
+	tests := map[string]struct {
 		program string
 		code    int
 		says    string
@@ -163,7 +162,9 @@ func TestWhyACommandCannotBeStarted(t *testing.T) {
 		"a program of nothing ELF":  {file("elf", "\x7fELF", 0o755), 0, ""},
 		"a script without its line": {file("script", "exit 7\n", 0o755), 7, ""},
 		"a script, in PATH":         {"script", 7, ""},
-	} {
+	}
+	t.Parallel() // the files are written before others start processes, which would have them open for a moment (ETXTBSY)
+	for name, test := range tests {
 		p, err := supervisor.Start(Command{Args: []string{test.program}, Env: []string{"PATH=/nowhere:" + plain + ":" + dir}})
 		if test.says == "" {
 			if err != nil {
