@@ -1032,6 +1032,10 @@ var checkCases = []checkCase{
 		f.write("proc/sys/kernel/pid_max", "4194304\n")
 	}, want: Warn, says: "whole machine"},
 	{check: "tmpfs-size", name: "more than memory may be", edit: func(f *fixture) { f.sub("proc/self/mountinfo", "size=16384k", "size=104857600k") }, want: Warn, says: "64 MiB that memory may be"},
+	{check: "sensitive-host-mounts", name: "the filesystem of a container, as rootless engines have it", edit: hostMount("/ /c ro - fuse.fuse-overlayfs fuse-overlayfs rw"), want: Fail, says: "/c (the filesystem of a container)"},
+	{check: "sensitive-host-mounts", name: "a hosts file that Podman makes", edit: hostMount("/var/lib/containers/storage/overlay-containers/" + containerID + "/hosts/hosts /etc/hosts2 rw - ext4 /dev/vda rw"), want: Pass},
+	{check: "sensitive-host-mounts", name: "what systemd-nspawn shows of the host", edit: hostMount("/usr/lib/os-release /run/host/os-release ro - ext4 /dev/vda rw"), want: Pass},
+	{check: "sensitive-host-mounts", name: "another file there", edit: hostMount("/etc/shadow /run/host/shadow ro - ext4 /dev/vda rw"), want: Fail, says: "/run/host/shadow"},
 	{check: "tmpfs-size", name: "more than the machine has", edit: func(f *fixture) {
 		f.write("sys/fs/cgroup/memory/memory.stat", "hierarchical_memory_limit 9223372036854771712\n")
 		f.write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")

@@ -70,6 +70,90 @@ func TestExceptionForPaths(t *testing.T) {
 	}
 }
 
+// TestExceptionsSayTheirLines: each line that is none is named, comments and empty lines counted.
+func TestExceptionsSayTheirLines(t *testing.T) {
+	t.Parallel()
+	good, err := ParseExceptions(strings.NewReader("# a\n\nsetuid-files /bin/su until 2026-01-02: x\n"))
+	if err != nil || len(good) != 1 || good[0] != (Exception{Line: 3, ID: "setuid-files", Path: "/bin/su", Expires: "2026-01-02", Reason: "x"}) {
+		t.Errorf("%+v, %v, want the one of line 3", good, err)
+	}
+	_, err = ParseExceptions(strings.NewReader("setuid-files until 2026-01-02\n# a\nsetuid-files su until 2026-01-02: x\nsetuid-file until 2026-01-02: x\n"))
+	for _, want := range []string{"line 1: want ID", "line 3: path", "line 4: "} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in %v", want, err)
+		}
+	}
+}
+
+func TestReadReport(t *testing.T) {
+	t.Parallel()
+	r := load(t, "root-alpine").run()
+	var out bytes.Buffer
+	if err := WriteJSON(&out, r); err != nil {
+		t.Fatal(err)
+	}
+	again, err := ReadReport(bytes.NewReader(out.Bytes()))
+	if err != nil || len(again.Checks) != len(r.Checks) || again.Summary != r.Summary {
+		t.Errorf("what was written is read as %+v, %v", again, err)
+	}
+	for text, want := range map[string]string{"": "no report", "[]": "no report", `{"schema": 999}`: "schema 999, want"} {
+		if _, err := ReadReport(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// TestSince: what is new since the baseline counts, and so does what has changed.
+func TestSince(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		before, after Status
+		moved         bool   // other paths are affected
+		want          string // the list
+		fails         bool
+	}{
+		{Pass, Pass, false, "", false}, {Pass, Fail, false, "new", true}, {Pass, Warn, false, "new", true},
+		{Unknown, Fail, false, "new", true}, {Warn, Fail, false, "new", true}, {"", Fail, false, "new", true},
+		{Fail, Fail, false, "", false}, {Warn, Warn, false, "", false}, {Fail, Fail, true, "changed", true}, {Warn, Warn, true, "changed", true},
+		{Fail, Warn, false, "changed", true}, {Fail, Pass, false, "gone", false}, {Warn, Pass, false, "gone", false},
+		{Fail, Unknown, false, "gone", true}, {Pass, Unknown, false, "", true}, {Unknown, Pass, true, "", false}, {"", Pass, false, "", false},
+	} {
+		old := &Report{}
+		if tc.before != "" {
+			old.Checks = []Result{{ID: "other", Status: Fail}, {ID: "x", Status: tc.before, Affected: []string{"/a"}}}
+		}
+		r := &Report{Checks: []Result{{ID: "x", Status: tc.after, Affected: []string{"/a"}}}}
+		if tc.moved {
+			r.Checks[0].Affected = []string{"/a", "/b"}
+		}
+		r.Since(old)
+		got := ""
+		for list, changes := range map[string][]Change{"new": r.Baseline.New, "gone": r.Baseline.Gone, "changed": r.Baseline.Changed} {
+			for _, c := range changes {
+				if got += list; c != (Change{"x", tc.before, tc.after}) {
+					t.Errorf("%s then %s: %+v", tc.before, tc.after, c)
+				}
+			}
+		}
+		if got != tc.want {
+			t.Errorf("%s then %s, moved %t: %q, want %q", tc.before, tc.after, tc.moved, got, tc.want)
+		}
+		if fails := r.Fails(FailOn{Warn: true, Unknown: true}); fails != tc.fails {
+			t.Errorf("%s then %s, moved %t: fails %t, want %t", tc.before, tc.after, tc.moved, fails, tc.fails)
+		}
+	}
+}
+
+func TestLittleToSee(t *testing.T) {
+	t.Parallel()
+	half := len(checks) / 2
+	for unknown, want := range map[int]bool{0: false, half: false, half + 1: true, len(checks): true} {
+		if got := (&Report{Summary: Summary{Unknown: unknown}}).LittleToSee(); got != want {
+			t.Errorf("with %d of %d not known: %t, want %t", unknown, len(checks), got, want)
+		}
+	}
+}
+
 // TestFailOn: warnings and unknowns count where they are asked for, from the severity on.
 func TestFailOn(t *testing.T) {
 	t.Parallel()

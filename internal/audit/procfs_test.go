@@ -61,3 +61,16 @@ func TestParseCgroups(t *testing.T) {
 		t.Error("parseCgroups(3:cpu) gives no error")
 	}
 }
+
+// TestRulesThatOpenDisks, as devices.list and --device-cgroup-rule have them.
+func TestRulesThatOpenDisks(t *testing.T) {
+	t.Parallel()
+	for rule, want := range map[string]bool{
+		"a *:* rwm": true, "b 8:0 r": true, "b 8:0 w": true, "b *:* m": false, "c *:* rw": true, "c 1:* rw": true, "c 5:* rw": false,
+		"c 1:1 rwm": true, "c 1:3 rwm": false, "c 5:1 rwm": false, "c 5:1 m": false, "c 4:1 rw": false, "c 1:1": false, "": false,
+	} {
+		if got := opensDisk(rule); got != want {
+			t.Errorf("opensDisk(%q) = %t, want %t", rule, got, want)
+		}
+	}
+}
