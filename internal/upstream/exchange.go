@@ -141,8 +141,8 @@ func (c *conn) begin(req *Request, reused bool, now time.Time) (*Exchange, error
 
 // period is how often a wait for a header looks around.
 func (x *Exchange) period() time.Duration {
-	if t := x.c.pool.options.HeaderTimeout; t > 0 && t < tick {
-		return t
+	if t := x.c.pool.options.HeaderTimeout; t > 0 {
+		return min(t, tick)
 	}
 	return tick
 }

@@ -500,7 +500,7 @@ func TestBodiesHaveBuffersOfTheirSize(t *testing.T) {
 		readHeader(r)
 		_, _ = io.Copy(io.Discard, r)
 	})
-	for length, want := range map[int64]int{1: small, small: small, small + 1: bigBuffer - 12, -1: bigBuffer - 12} {
+	for length, want := range map[int64]int{0: small, 1: small, small: small, small + 1: bigBuffer - 12, -1: bigBuffer - 12} {
 		asked := make(chan int, 1)
 		send(t, pool, &Request{Method: "POST", Target: "/", Length: length, Body: readerFunc(func(b []byte) (int, error) {
 			asked <- len(b)
