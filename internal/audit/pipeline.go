@@ -209,7 +209,7 @@ func podSecurity(results []Result) *PodSecurity {
 	why := map[string][]string{"baseline": {}, "restricted": {}}
 	for _, check := range checks {
 		for level := range why {
-			if check.walks && check.ID != "device-nodes" || !slices.ContainsFunc(check.References, func(ref string) bool {
+			if !slices.ContainsFunc(check.References, func(ref string) bool {
 				controls, ok := strings.CutPrefix(ref, "Pod Security Standards, ")
 				name, _, _ := strings.Cut(controls, ":")
 				return ok && strings.Contains(name, level)

@@ -20,7 +20,6 @@ func TestPodSecurityLevel(t *testing.T) {
 		{"hardened", "hardened-scratch", nil, "restricted", []string{}},
 		{"the default of an engine", "root-alpine", nil, "baseline", []string{"run-as-non-root", "capabilities-dropped", "no-new-privileges"}},
 		{"the host's network", "hardened-scratch", hostNamespace("net"), "privileged", []string{"network-namespace"}},
-		{"a disk", "hardened-scratch", func(f *fixture) { f.tree("dev/sda block 8:0") }, "privileged", []string{"device-nodes"}},
 		{"a directory of the host", "hardened-scratch", hostMount("/srv/app /d ro - ext4 /dev/vda rw"), "privileged", []string{"sensitive-host-mounts"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
