@@ -1036,6 +1036,8 @@ var checkCases = []checkCase{
 	{check: "sensitive-host-mounts", name: "a hosts file that Podman makes", edit: hostMount("/var/lib/containers/storage/overlay-containers/" + containerID + "/hosts/hosts /etc/hosts2 rw - ext4 /dev/vda rw"), want: Pass},
 	{check: "sensitive-host-mounts", name: "what systemd-nspawn shows of the host", edit: hostMount("/usr/lib/os-release /run/host/os-release ro - ext4 /dev/vda rw"), want: Pass},
 	{check: "sensitive-host-mounts", name: "another file there", edit: hostMount("/etc/shadow /run/host/shadow ro - ext4 /dev/vda rw"), want: Fail, says: "/run/host/shadow"},
+	{check: "seccomp-filter", name: "half of the calls are refused", edit: allowing(callNames()[:len(callNames())/2]...), want: Warn, says: fmt.Sprintf("of %d calls", len(callNames()))},
+	{check: "seccomp-filter", name: "one more than half of them", edit: allowing(callNames()[:len(callNames())/2-1]...), want: Pass, says: fmt.Sprintf("of %d calls", len(callNames()))},
 	{check: "tmpfs-size", name: "more than the machine has", edit: func(f *fixture) {
 		f.write("sys/fs/cgroup/memory/memory.stat", "hierarchical_memory_limit 9223372036854771712\n")
 		f.write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
