@@ -2,6 +2,7 @@ package audit
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -71,6 +72,39 @@ func TestRulesThatOpenDisks(t *testing.T) {
 	} {
 		if got := opensDisk(rule); got != want {
 			t.Errorf("opensDisk(%q) = %t, want %t", rule, got, want)
+		}
+	}
+}
+
+// TestMountThatShows: what was mounted later on the same, or above it, hides what was there.
+func TestMountThatShows(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name  string
+		lines []mount
+		want  int
+	}{
+		{"none", nil, -1},
+		{"another", []mount{{id: "1", parent: "0", point: "/b"}}, -1},
+		{"one above", []mount{{id: "1", parent: "0", point: "/a"}, {id: "2", parent: "0", point: "/a/b"}}, 0},
+		{"one above, later", []mount{{id: "1", parent: "0", point: "/a/b"}, {id: "2", parent: "0", point: "/a"}}, 1},
+		{"two on the same", []mount{{id: "1", parent: "0", point: "/a"}, {id: "2", parent: "0", point: "/a"}}, 1},
+		{"one on the other", []mount{{id: "2", parent: "1", point: "/a/b"}, {id: "1", parent: "0", point: "/a"}}, 0},
+	} {
+		if got := newMountTree(tc.lines).over("/a/b/c"); got != tc.want {
+			t.Errorf("%s: mount %d shows, want %d", tc.name, got, tc.want)
+		}
+	}
+}
+
+// TestStatOfAnOldKernel: the start is the 22nd field, and is not known where there are fewer.
+func TestStatOfAnOldKernel(t *testing.T) {
+	t.Parallel()
+	fields := strings.Fields("S 1 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 4711")
+	for n, want := range map[int]uint64{19: 0, 20: 4711} {
+		p, err := parseStat([]byte("7 (a) b) " + strings.Join(fields[:n], " ")))
+		if err != nil || p.pid != 7 || p.comm != "a) b" || p.ppid != 1 || p.started != want {
+			t.Errorf("with %d fields: %+v, %v, want it started at %d", n, p, err, want)
 		}
 	}
 }

@@ -76,6 +76,7 @@ func TestWaitForAHeader(t *testing.T) {
 		name               string
 		limit, moved       time.Duration
 		reading, expecting bool
+		watch              func() error
 		waited, next       time.Duration
 		err                string
 	}{
@@ -86,12 +87,14 @@ func TestWaitForAHeader(t *testing.T) {
 		{name: "the body was taken later", limit: limit, moved: 5 * time.Second, waited: 14 * time.Second, next: time.Second},
 		{name: "the body was taken too long ago", limit: limit, moved: 5 * time.Second, waited: 15 * time.Second, err: "silent"},
 		{name: "the client is waited for", limit: limit, reading: true, waited: time.Hour, next: time.Second},
+		{name: "the client is there", limit: limit, watch: func() error { return nil }, waited: time.Second, next: time.Second},
+		{name: "the client has gone", limit: limit, watch: func() error { return errReset }, waited: time.Second, err: "abandoned: reset"},
 		{name: "no bound", waited: time.Hour, next: time.Second},
 		{name: "100 may come", limit: time.Millisecond, expecting: true, waited: tick - 1, next: time.Millisecond},
 		{name: "100 does not come", limit: limit, expecting: true, waited: tick, next: time.Second, err: errExpected.Error()},
 	} {
 		c := newConn(New("", "", Options{HeaderTimeout: tc.limit}), &clocked{})
-		x := &Exchange{c: c, req: &Request{}, began: began, expecting: tc.expecting}
+		x := &Exchange{c: c, req: &Request{Watch: tc.watch}, began: began, expecting: tc.expecting}
 		x.moved.Store(int64(tc.moved))
 		x.reading.Store(tc.reading)
 		next, err := x.onTick(began.Add(tc.waited))
