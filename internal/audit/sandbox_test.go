@@ -162,3 +162,68 @@ func TestSandboxRow(t *testing.T) {
 		}
 	}
 }
+
+// TestRememberedStatus: a run judges what the process was started with, and nobody else's state.
+func TestRememberedStatus(t *testing.T) {
+	t.Parallel()
+	f := load(t, "hardened-scratch")
+	f.sys.PID = 7
+	f.write("proc/7/status", string(f.files["proc/self/status"].Data))
+	tried := 0
+	f.sys.Syscall = func(string) error {
+		tried++
+		return syscall.EPERM
+	}
+	f.sys.Remember()
+	for _, dir := range []string{"self", "7", "1"} {
+		f.statusOf("proc/"+dir+"/status", "Seccomp_filters", "99")
+	}
+	c := &container{sys: f.sys}
+	for dir, want := range map[string]string{"/proc/self": "1", "/proc/7": "1", "/proc/1": "99"} {
+		if got := c.statusOf(dir).value["Seccomp_filters"]; got != want {
+			t.Errorf("%s has %s filters, want %s", dir, got, want)
+		}
+	}
+	if tried != len(triedCalls) {
+		t.Errorf("%d calls were tried, want %d", tried, len(triedCalls))
+	}
+	if err := f.sys.Syscall("keyctl"); err != syscall.EPERM || tried != len(triedCalls) {
+		t.Errorf("afterwards keyctl = %v, tried %d times in all, want what it was before", err, tried)
+	}
+	f.sys.Syscall = nil
+	f.sys.Remember() // on another system there is nothing to try
+}
+
+// TestDetached: of a directory the contents are judged, and nothing that runs.
+func TestDetached(t *testing.T) {
+	t.Parallel()
+	f := load(t, "hardened-scratch")
+	f.sys.Detached = true
+	for _, c := range f.run().Checks {
+		i := slices.IndexFunc(checks, func(of Check) bool { return of.ID == c.ID })
+		judged := checks[i].walks && c.ID != "device-nodes"
+		if nothingRuns := strings.HasPrefix(c.Evidence+c.Reason, "nothing runs here"); nothingRuns == judged {
+			t.Errorf("%s = %s, %s%s", c.ID, c.Status, c.Evidence, c.Reason)
+		}
+	}
+}
+
+// TestListed: words with commas, in lines that are not longer than they may be.
+func TestListed(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		words string
+		width int
+		want  string
+	}{
+		{"one", 80, "  one"},
+		{"one two three", 80, "  one, two, three"},
+		{"one two three", 11, "  one, two,\n  three"},
+		{"one two three", 10, "  one,\n  two,\n  three"},
+		{"longer-than-that x", 5, "  longer-than-that,\n  x"},
+	} {
+		if got := listed(strings.Fields(tc.words), tc.width); got != tc.want {
+			t.Errorf("%q in %d columns: %q, want %q", tc.words, tc.width, got, tc.want)
+		}
+	}
+}

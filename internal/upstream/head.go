@@ -169,11 +169,11 @@ func (x *Exchange) take(into http.Header, status int, http11 bool, block []byte)
 			}
 		}
 	}
-	if isUpgrade && f.upgrade != "" {
+	if isUpgrade {
 		into["Connection"] = []string{"Upgrade"}
 		into["Upgrade"] = []string{f.upgrade}
 	}
-	length := int64(-1)
+	var length int64
 	if f.lengths > 0 {
 		var ok bool
 		if length, ok = parseLength(f.length); f.lengths > 1 || !ok {

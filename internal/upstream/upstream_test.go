@@ -110,6 +110,7 @@ func TestAnswers(t *testing.T) {
 		{"no reason phrase", "HTTP/1.1 200\r\n" + none, 200, "", ""},
 		{"an empty reason phrase", "HTTP/1.1 200 \r\n" + none, 200, "", ""},
 		{"a status of its own", "HTTP/1.1 799 Odd \xff phrase\r\n" + none, 799, "", ""},
+		{"a tab in the reason phrase", "HTTP/1.1 200 O\tK\r\n" + none, 200, "", ""},
 		{"until it closes", ok + "\r\nhello", 200, "hello", ""},
 		{"until it closes, HTTP/1.0", "HTTP/1.0 200 OK\r\n\r\nhello", 200, "hello", ""},
 		{"interim answers", "HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n" + ok + none, 200, "", ""},
@@ -142,6 +143,7 @@ func TestAnswers(t *testing.T) {
 		{"a bare LF later", ok + "A: b\nContent-Length: 0\r\n\r\n", 0, "", "malformed"},
 		{"a bare LF at the end", ok + "Content-Length: 0\r\n\n", 0, "", "malformed"},
 		{"a bare LF at the end, behind a long line", ok + "X: " + strings.Repeat("x", 100) + "\n\n", 0, "", "malformed"},
+		{"a bare LF behind a long line, and nothing more", ok + "X: " + strings.Repeat("x", 100) + "\n", 0, "", "malformed"},
 		{"CR in a value", ok + "A: b\rc\r\n" + none, 0, "", "malformed"},
 		{"two CR", ok + "A: b\r\r\n" + none, 0, "", "malformed"},
 		{"NUL in a value", ok + "A: b\x00c\r\n" + none, 0, "", "malformed"},
@@ -352,8 +354,12 @@ func TestUpgradedConnectionsAreTheCallers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if status, err := x.ReadHead(http.Header{}); status != http.StatusSwitchingProtocols {
+		header := http.Header{}
+		if status, err := x.ReadHead(header); status != http.StatusSwitchingProtocols {
 			t.Fatalf("status %d, %v", status, err)
+		}
+		if header.Get("Connection") != "Upgrade" || header.Get("Upgrade") != "echo" || len(header) != 2 {
+			t.Errorf("the header of 101 is %v, want the protocol in it", header)
 		}
 		nc, early := x.Upgraded()
 		x.Close()
