@@ -1041,6 +1041,10 @@ var checkCases = []checkCase{
 		allowing("kcmp", "keyctl", "move_pages", "swapon")(f)
 	}, want: Warn, says: "of 8 calls that default profiles refuse, 4 are refused"},
 	{check: "seccomp-filter", name: "more than half of them are refused", edit: allowing("kcmp", "keyctl", "move_pages", "swapon"), want: Pass, says: "of 9 calls that default profiles refuse, 5 are refused"},
+	{check: "secrets-in-env", name: "one in a variable and one in an argument", edit: func(f *fixture) {
+		withEnv("DB_PASSWORD=hunter2hunter2")(f)
+		f.write("proc/1/cmdline", "redis-server\x00--requirepass\x00hunter2hunter2\x00")
+	}, want: Fail, says: "DB_PASSWORD"},
 	{check: "tmpfs-size", name: "more than the machine has", edit: func(f *fixture) {
 		f.write("sys/fs/cgroup/memory/memory.stat", "hierarchical_memory_limit 9223372036854771712\n")
 		f.write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
@@ -1776,6 +1780,43 @@ func TestSecretArguments(t *testing.T) {
 	} {
 		if got := fmt.Sprint(secretArguments(strings.Fields(line))); got != want {
 			t.Errorf("%q: %s, want %s", line, got, want)
+		}
+	}
+}
+
+// TestTokensBeginWords: what stands within a word is none.
+func TestTokensBeginWords(t *testing.T) {
+	t.Parallel()
+	const token = "ghp_" + "Zk3v9Qw2Rt7Yb4Nm8Xc1Vp6Ld5Sf0Hj2Gw9K"
+	if got := keyMaterial([]byte(token)); got == "" {
+		t.Fatal("the token alone is none")
+	}
+	for before := range 256 {
+		word := before >= '0' && before <= '9' || before >= 'A' && before <= 'Z' || before >= 'a' && before <= 'z'
+		if got := keyMaterial([]byte(string([]byte{byte(before)}) + token)); (got == "") != word {
+			t.Errorf("behind 0x%02x it is %q", before, got)
+		}
+	}
+}
+
+func TestSpans(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string][2]int{"": {0, 0}, "A": {1, 1}, "AxB": {1, 1}, "ABx": {2, 0}, "xBA": {0, 2}, "BAB": {3, 3}} {
+		if got := [2]int{span([]byte(text), "AB"), spanBack([]byte(text), "AB")}; got != want {
+			t.Errorf("%q begins and ends with %v of A and B, want %v", text, got, want)
+		}
+	}
+}
+
+// TestKeyFilesAreCut: a file may begin with a key, and end anywhere.
+func TestKeyFilesAreCut(t *testing.T) {
+	t.Parallel()
+	encoded := base64.StdEncoding.EncodeToString([]byte("-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA"))
+	for text, want := range map[string]string{
+		encoded: "private key in base64", "tls.key: " + encoded: "private key in base64", "PrivateKey": "", "PrivateKey ": "", `"d"`: "",
+	} {
+		if got := keyFile([]byte(text)); got != want {
+			t.Errorf("%.40q = %q, want %q", text, got, want)
 		}
 	}
 }

@@ -539,7 +539,7 @@ func (c *container) secretArguments() (found []string) {
 		}
 		seen[pid] = true
 		todo = append(todo, c.children(pid)...)
-		if argv := c.commandLine(pid); len(argv) > 1 {
+		if argv := c.commandLine(pid); len(argv) > 0 {
 			for _, name := range secretArguments(argv[1:]) {
 				found = append(found, c.programName(pid)+" "+name)
 			}

@@ -247,15 +247,11 @@ func (f *fields) read(block []byte) error {
 		if line[0] == ' ' || line[0] == '\t' {
 			return errFold
 		}
-		colon := strings.IndexByte(line, ':')
-		if colon < 0 {
+		name, value, found := strings.Cut(line, ":")
+		if name = strings.TrimRight(name, " \t"); !found || !isToken(name) {
 			return errName
 		}
-		name := strings.TrimRight(line[:colon], " \t")
-		if !isToken(name) {
-			return errName
-		}
-		value := strings.Trim(line[colon+1:], " \t")
+		value = strings.Trim(value, " \t")
 		if strings.IndexByte(value, '\r') >= 0 || strings.IndexByte(value, 0) >= 0 {
 			return errLine
 		}
@@ -392,7 +388,7 @@ func (x *Exchange) readTrailer() error {
 	c := x.c
 	for seen := 0; ; {
 		unread := c.buf[c.r:c.w]
-		end := -1
+		end := 0
 		if bytes.HasPrefix(unread, []byte("\r\n")) {
 			end = 2
 		} else if i := bytes.Index(unread[max(0, seen-3):], []byte("\r\n\r\n")); i >= 0 {

@@ -144,6 +144,12 @@ func TestAnswers(t *testing.T) {
 		{"a bare LF at the end", ok + "Content-Length: 0\r\n\n", 0, "", "malformed"},
 		{"a bare LF at the end, behind a long line", ok + "X: " + strings.Repeat("x", 100) + "\n\n", 0, "", "malformed"},
 		{"a bare LF behind a long line, and nothing more", ok + "X: " + strings.Repeat("x", 100) + "\n", 0, "", "malformed"},
+		{"CR at the beginning of a value", ok + "A:\rb\r\n" + none, 0, "", "malformed"},
+		{"NUL at the beginning of a value", ok + "A:\x00b\r\n" + none, 0, "", "malformed"},
+		{"a length of 18 digits", ok + "Content-Length: 000000000000000005\r\n\r\nhello", 200, "hello", ""},
+		{"a length of 19 digits", ok + "Content-Length: 0000000000000000005\r\n\r\nhello", 0, "", "malformed"},
+		{"a chunk's size that is LF alone", coded + "\n", 200, "", "malformed"},
+		{"a chunk that nothing ends", coded + "5\r\nhelloxx", 200, "hello", "malformed"},
 		{"CR in a value", ok + "A: b\rc\r\n" + none, 0, "", "malformed"},
 		{"two CR", ok + "A: b\r\r\n" + none, 0, "", "malformed"},
 		{"NUL in a value", ok + "A: b\x00c\r\n" + none, 0, "", "malformed"},
@@ -197,6 +203,52 @@ func TestAnswers(t *testing.T) {
 }
 
 // startServer serves connections on a port of this machine.
+// Tokens are as RFC 9110, 5.6.2 says.
+func TestTokens(t *testing.T) {
+	t.Parallel()
+	const chars = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	for char := range 256 {
+		if got, want := isToken("a"+string([]byte{byte(char)})), strings.IndexByte(chars, byte(char)) >= 0; got != want {
+			t.Errorf("0x%02x in a token: %t, want %t", char, got, want)
+		}
+	}
+	if isToken("") {
+		t.Error("nothing is a token")
+	}
+}
+
+func TestSizesOfChunks(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]int64{
+		"0": 0, "9": 9, "a": 10, "f": 15, "A": 10, "F": 15, "aF09": 0xaf09, "fffffffffffffff": 1<<60 - 1, "000000000000005": 5,
+		"5;x": 5, "5 ;x": 5, "5\t": 5, "5 ": 5,
+		"": -1, ";x": -1, " 5": -1, "0000000000000005": -1, "g": -1, "G": -1, "/": -1, ":": -1, "@": -1, "`": -1, "5 x": -1, "-5": -1, "0x5": -1,
+	} {
+		size, ok := parseChunkSize([]byte(line))
+		if !ok {
+			size = -1
+		}
+		if size != want {
+			t.Errorf("%q = %d, want %d", line, size, want)
+		}
+	}
+}
+
+// Trailer announces trailers, which only chunks can have.
+func TestTrailerIsForChunks(t *testing.T) {
+	t.Parallel()
+	for answer, want := range map[string]string{
+		ok + "Trailer: X\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: y\r\n\r\n": "X", ok + "Trailer: X\r\n" + none: "",
+	} {
+		if got := exchangeOver(&Request{Method: "GET"}, answer, 1000); got.err != nil || got.header.Get("Trailer") != want {
+			t.Errorf("%q: Trailer %q, %v, want %q", answer, got.header.Get("Trailer"), got.err, want)
+		}
+	}
+	if got := exchangeOver(&Request{Method: "GET"}, coded+"0\r\n\r\n", 1000); got.err != nil || got.trailer != nil {
+		t.Errorf("no trailers are %v, %v, want nil", got.trailer, got.err)
+	}
+}
+
 func startServer(t testing.TB, serve func(c net.Conn, r *bufio.Reader)) *Pool {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
