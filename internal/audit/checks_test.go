@@ -1820,3 +1820,23 @@ func TestKeyFilesAreCut(t *testing.T) {
 		}
 	}
 }
+
+func TestNamesThatBeginWithKey(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]bool{"KEY": false, "KEY_NAME": false, "API_KEY": true, "SIGNING_KEY_2": true} {
+		if got := isSecretName(name); got != want {
+			t.Errorf("isSecretName(%s) = %t, want %t", name, got, want)
+		}
+	}
+}
+
+func TestConnectionStrings(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]bool{
+		"Server=db;Password=hunter2x9": true, "host=db password=hunter2x9": true, "password=hunter2x9": false, "Server=db;User Id=sa": false,
+	} {
+		if got := hasConnectionPassword(value); got != want {
+			t.Errorf("hasConnectionPassword(%q) = %t, want %t", value, got, want)
+		}
+	}
+}

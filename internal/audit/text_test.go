@@ -218,6 +218,41 @@ func TestTopOfTheReport(t *testing.T) {
 	}
 }
 
+// TestTopFitsItsLine: a finding is cut where it is longer than its line, in the colour of its status.
+func TestTopFitsItsLine(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		n    int // of the evidence
+		tail string
+	}{{80 - 12 - len("id: "), "e"}, {80 - 12 - len("id: ") + 1, "…"}} {
+		r := &Report{Checks: []Result{{ID: "id", Status: Fail, Severity: High, Evidence: strings.Repeat("e", tc.n)}}}
+		if line := strings.Split(textOf(t, r, TextOptions{}), "\n")[1]; utf8.RuneCountInString(line) != 80 || !strings.HasSuffix(line, tc.tail) {
+			t.Errorf("%q has %d columns, want 80 and %s at its end", line, utf8.RuneCountInString(line), tc.tail)
+		}
+	}
+	for status, style := range map[Status]string{Fail: red, Warn: yellow} {
+		r := &Report{Checks: []Result{{ID: "id", Status: status, Severity: High}}}
+		if line := strings.Split(textOf(t, r, TextOptions{Color: true}), "\n")[1]; !strings.HasPrefix(line, "  \x1b["+style+"m") {
+			t.Errorf("%s is %q, want it to begin with %s", status, line, style)
+		}
+	}
+}
+
+func TestAboutExec(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[Status]string{Pass: "this report counts it", Fail: "this report counts it", NotApplicable: "this report does not", Unknown: ""} {
+		for _, checks := range [][]Result{{{ID: "exec-not-elevated", Status: status}}, {{ID: "other", Status: Fail}, {ID: "exec-not-elevated", Status: status}}} {
+			got := (&Report{Checks: checks}).aboutExec()
+			if !strings.Contains(got, want) || (got == "") != (want == "") {
+				t.Errorf("%v: %q, want %q", checks, got, want)
+			}
+		}
+	}
+	if got := (&Report{Checks: []Result{{ID: "other", Status: Pass}}}).aboutExec(); got != "" {
+		t.Errorf("of another check: %q", got)
+	}
+}
+
 // TestTogether: lines for compose.yaml are offered where there is more than a
 // comment to write.
 func TestTogether(t *testing.T) {
@@ -239,6 +274,9 @@ func TestTogether(t *testing.T) {
 			text := textOf(t, &Report{Checks: tc.results}, TextOptions{})
 			if got := strings.Contains(text, "TOGETHER"); got != tc.want {
 				t.Errorf("TOGETHER is there = %t, want %t:\n%s", got, tc.want, text)
+			}
+			if strings.Contains(text, "for Kubernetes") {
+				t.Errorf("there is a patch of nothing:\n%s", text)
 			}
 		})
 	}

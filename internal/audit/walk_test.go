@@ -175,3 +175,26 @@ func TestWalkTimeout(t *testing.T) {
 		t.Errorf("within its time: incomplete %d, told %d times", got.Incomplete, seen)
 	}
 }
+
+// TestWalkTimeoutWithinADirectory: the directory that was not read to its end is one that was not read.
+func TestWalkTimeoutWithinADirectory(t *testing.T) {
+	t.Parallel()
+	f := load(t, "root-alpine")
+	f.sys.WalkTimeout = 10 * time.Millisecond
+	f.sys.Progress = func(int) { time.Sleep(2 * f.sys.WalkTimeout) }
+	if got := f.run().result(t, "setuid-files"); got.Incomplete != 1 {
+		t.Errorf("setuid-files = %s, incomplete %d, %q; want it to be incomplete for the one directory", got.Status, got.Incomplete, got.Reason)
+	}
+}
+
+// TestWalkKeepsSome: of many things the first are kept, and all are counted.
+func TestWalkKeepsSome(t *testing.T) {
+	t.Parallel()
+	f := load(t, "root-alpine")
+	for i := range maxAffected + 1 {
+		f.file(fmt.Sprintf("many/%03d", i), "04755", "\x7fELF")
+	}
+	if got := f.run().result(t, "setuid-files"); len(got.Affected) != maxAffected || got.More != 1 {
+		t.Errorf("%d are named and %d more, want %d and 1", len(got.Affected), got.More, maxAffected)
+	}
+}

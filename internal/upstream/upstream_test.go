@@ -958,3 +958,108 @@ func (w waitFor) Read([]byte) (int, error) {
 	<-w
 	return 0, io.EOF
 }
+
+// idlePool has n idle connections.
+func idlePool(t *testing.T, n int, o Options) *Pool {
+	t.Helper()
+	pool := startServer(t, func(c net.Conn, r *bufio.Reader) {
+		for readHeader(r) != "" {
+			_, _ = io.WriteString(c, ok+none)
+		}
+	})
+	pool.options = o
+	var all []*Exchange
+	for range n {
+		x, err := pool.Begin(context.Background(), &Request{Method: "GET"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := x.ReadHead(http.Header{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := x.Next(); err != io.EOF {
+			t.Fatal(err)
+		}
+		all = append(all, x)
+	}
+	for _, x := range all {
+		x.Close()
+	}
+	return pool
+}
+
+func (p *Pool) idleNow() (n int, sweeping bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.idle), p.sweeping
+}
+
+// Of idle connections the old ones are closed, and the others looked at again.
+func TestSweepsGoOn(t *testing.T) {
+	t.Parallel()
+	const idle = 100 * time.Millisecond
+	pool := idlePool(t, 3, Options{Idle: time.Hour})
+	now := time.Now()
+	pool.mu.Lock()
+	pool.options.Idle = idle
+	pool.idle[0].idleSince, pool.idle[1].idleSince, pool.idle[2].idleSince = now.Add(-time.Hour), now.Add(-idle), now.Add(time.Hour)
+	pool.mu.Unlock()
+	pool.sweep()
+	if n, sweeping := pool.idleNow(); n != 1 || !sweeping {
+		t.Errorf("%d connections are left, another sweep comes: %t, want the one that is younger, and another sweep", n, sweeping)
+	}
+	pool.mu.Lock()
+	pool.idle[0].idleSince = now.Add(-time.Hour)
+	pool.mu.Unlock()
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		n, sweeping := pool.idleNow()
+		if n == 0 && !sweeping {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections are left, sweeping %t, want none", n, sweeping)
+		}
+	}
+}
+
+func TestIdleConnectionsHaveTheirTime(t *testing.T) {
+	t.Parallel()
+	for age, kept := range map[time.Duration]bool{0: true, time.Minute - 1: true, time.Minute: false, time.Hour: false} {
+		pool := idlePool(t, 1, Options{Idle: time.Minute})
+		if got := pool.get(pool.idle[0].idleSince.Add(age)); (got != nil) != kept {
+			t.Errorf("a connection is used after %v: %t, want %t", age, got != nil, kept)
+		}
+	}
+	if n, _ := idlePool(t, 1, Options{}).idleNow(); n != 0 {
+		t.Errorf("%d connections are kept where none may be", n)
+	}
+}
+
+// Accepts makes a connection, and ends it.
+func TestAccepts(t *testing.T) {
+	t.Parallel()
+	ended := make(chan error, 1)
+	pool := startServer(t, func(c net.Conn, r *bufio.Reader) {
+		_, err := r.ReadByte()
+		ended <- err
+	})
+	if err := pool.Accepts(t.Context()); err != nil {
+		t.Errorf("Accepts = %v, want nil", err)
+	}
+	select {
+	case err := <-ended:
+		if err != io.EOF {
+			t.Errorf("the server reads %v, want the end", err)
+		}
+	case <-time.After(patience):
+		t.Error("the connection stays")
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.Close()
+	if err := New("tcp", ln.Addr().String(), Options{}).Accepts(t.Context()); err == nil {
+		t.Error("a port that nobody listens on accepts")
+	}
+}
