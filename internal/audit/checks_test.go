@@ -1628,6 +1628,7 @@ func TestSecretIn(t *testing.T) {
 		{"c", "é" + "ghp_" + a36, "GitHub token"},
 		{"c", "sk-" + strings.Repeat("a1", 10) + "T3BlbkFJ" + strings.Repeat("a1", 10), "OpenAI key"},
 		{"c", "T3BlbkFJ" + strings.Repeat("a1", 10), ""},
+		{"c", "T3BlbkFJ is in sk-" + strings.Repeat("a1", 10) + "T3BlbkFJ" + strings.Repeat("a1", 10), "OpenAI key"},
 		{"c", strings.Repeat("a1", 10) + "T3BlbkFJ", ""},
 		{"c", strings.Repeat("a1", 7) + ".atlasv1." + strings.Repeat("a1", 30), "Terraform token"},
 		{"c", "x.atlasv1.y " + strings.Repeat("a1", 7) + ".atlasv1." + strings.Repeat("a1", 30), "Terraform token"},
