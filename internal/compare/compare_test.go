@@ -377,3 +377,23 @@ func TestCommandOfEachSide(t *testing.T) {
 		}
 	}
 }
+
+// What is confined is better than what is not, and says what was refused to it.
+func TestSandboxInWords(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		facts *audit.SandboxFacts
+		want  Value
+	}{
+		{nil, text(notKnown)},
+		{&audit.SandboxFacts{}, ranked("none", false)},
+		{&audit.SandboxFacts{Of: "server"}, ranked("none", false)},
+		{&audit.SandboxFacts{Applied: []string{"files"}}, ranked("none", false)},
+		{&audit.SandboxFacts{Of: "server", Applied: []string{"files"}}, ranked("server", true)},
+		{&audit.SandboxFacts{Of: "command", Applied: []string{"files"}, Refused: []audit.SandboxRefusal{{}}}, ranked("command, 1 refused", true)},
+	} {
+		if got := sandbox(tc.facts); got != tc.want {
+			t.Errorf("%+v is %+v, want %+v", tc.facts, got, tc.want)
+		}
+	}
+}

@@ -16,6 +16,7 @@ func rowOf(number string) string {
 func TestBoundLeavesOutWhatIsNoHistory(t *testing.T) {
 	t.Parallel()
 	columns, _ := json.Marshal(HistoryColumns)
+	most := "[" + strings.TrimSuffix(strings.Repeat(rowOf("0")+",", maxRows), ",") + "]"
 	many := "[" + strings.TrimSuffix(strings.Repeat(rowOf("0")+",", maxRows+1), ",") + "]"
 	for _, tc := range []struct {
 		name, history string
@@ -30,6 +31,7 @@ func TestBoundLeavesOutWhatIsNoHistory(t *testing.T) {
 		{"no array", fmt.Sprintf(`{"columns":%s,"rows":{}}`, columns), ""},
 		{"nothing", fmt.Sprintf(`{"columns":%s}`, columns), ""},
 		{"null", fmt.Sprintf(`{"columns":%s,"rows":null}`, columns), ""},
+		{"as many as may be", fmt.Sprintf(`{"columns":%s,"rows":%s}`, columns, most), most},
 		{"too many", fmt.Sprintf(`{"columns":%s,"rows":%s}`, columns, many), ""},
 	} {
 		var l Live
@@ -82,6 +84,7 @@ func TestBoundLeavesOutWhatIsNoHistogram(t *testing.T) {
 		{[]float64{2, 1}, []uint64{3, 4, 5}, false},
 		{[]float64{1, 2}, []uint64{3, 4}, false},
 		{nil, nil, false},
+		{make([]float64, maxRows), make([]uint64, maxRows+1), true},
 		{make([]float64, maxRows+1), make([]uint64, maxRows+2), false},
 	} {
 		l := Live{Latency: Histogram{Bounds: tc.bounds, Counts: tc.counts}}

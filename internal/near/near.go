@@ -16,7 +16,8 @@ const abbreviated = 3
 // when none is near. Upper and lower case are the same.
 //
 // Near is what differs by one letter where given has 3 to 5, by two where it has more: a letter too many, too few or
-// wrong, or two that have changed places. From 6 letters on, up to 3 may be missing or too many at the end.
+// wrong, or two that have changed places. From 6 letters on, up to 3 may be missing or too many at the end. What has
+// more than 64 is near nothing.
 func Word(given string, known []string) (string, bool) {
 	given = strings.ToUpper(given)
 	best, least := "", abbreviated+1
@@ -36,11 +37,13 @@ func Hint(given string, known []string) string {
 	return ""
 }
 
+// longest is how many letters a word may have that is compared.
+const longest = 64
+
 // distance is the number of slips between given and word; false when they are too many.
 func distance(given, word string) (int, bool) {
 	letters := utf8.RuneCountInString(given)
-	more := utf8.RuneCountInString(word) - letters
-	if letters < 3 || max(more, -more) > abbreviated {
+	if letters < 3 || letters > longest {
 		return 0, false
 	}
 	limit := 1
@@ -59,12 +62,10 @@ func distance(given, word string) (int, bool) {
 
 // swapped says whether a and b differ in two neighbours that have changed places.
 func swapped(a, b string) bool {
-	if len(a) != len(b) {
-		return false
+	for i := range len(a) - 1 {
+		if a[:i]+a[i+1:i+2]+a[i:i+1]+a[i+2:] == b {
+			return true
+		}
 	}
-	i := 0
-	for i < len(a) && a[i] == b[i] {
-		i++
-	}
-	return i+1 < len(a) && a[i] == b[i+1] && a[i+1] == b[i] && a[i+2:] == b[i+2:]
+	return false
 }

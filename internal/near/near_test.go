@@ -7,7 +7,7 @@ import (
 
 func TestWord(t *testing.T) {
 	t.Parallel()
-	known := []string{"audit", "healthcheck", "OPS_ADDR", "BIND_ADDRESS", "only", "DRAIN_DELAY", "DRAIN_DELAYS", "ulimits", "IMAGE_BUDGET"}
+	known := []string{"audit", "healthcheck", "OPS_ADDR", "BIND_ADDRESS", "only", "DRAIN_DELAY", "DRAIN_DELAYS", "ulimits", "IMAGE_BUDGET", strings.Repeat("long", 16)}
 	for _, tc := range []struct{ name, given, want string }{
 		{"a letter too few", "audt", "audit"},
 		{"a letter too many", "auddit", "audit"},
@@ -25,10 +25,19 @@ func TestWord(t *testing.T) {
 		{"the beginning alone", "IMAGE", ""},
 		{"the beginning of a long word", "health", ""},
 		{"another word", "nope", ""},
+		{"the first of two that are as near", "DRAIN_DELAYX", "DRAIN_DELAY"},
+		{"three letters, and a slip", "ony", "only"},
+		{"five letters, and two slips", "axdxt", ""},
+		{"six letters, and two slips", "ulxmxts", "ulimits"},
+		{"two wrong letters that are no swap", "auxyt", ""},
+		{"four letters too many", "auditable", ""},
 		{"one letter", "o", ""},
 		{"two letters", "on", ""},
 		{"nothing", "", ""},
 		{"letters of more than a byte", "ädit", ""},
+		{"the longest", strings.Repeat("long", 15) + "lonk", strings.Repeat("long", 16)},
+		{"longer than that", strings.Repeat("long", 16) + "x", ""},
+		{"the first two swapped", "uadit", "audit"},
 		{"of any length", strings.Repeat("é", 5000), ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
