@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -392,7 +393,7 @@ func TestSandboxInWords(t *testing.T) {
 		{&audit.SandboxFacts{Of: "server", Applied: []string{"files"}}, ranked("server", true)},
 		{&audit.SandboxFacts{Of: "command", Applied: []string{"files"}, Refused: []audit.SandboxRefusal{{}}}, ranked("command, 1 refused", true)},
 	} {
-		if got := sandbox(tc.facts); got != tc.want {
+		if got := sandbox(tc.facts); !reflect.DeepEqual(got, tc.want) {
 			t.Errorf("%+v is %+v, want %+v", tc.facts, got, tc.want)
 		}
 	}
