@@ -636,7 +636,7 @@ func TestJobControlBelowAShell(t *testing.T) {
 	var said logBuffer
 	go func() { _, _ = io.Copy(&said, reader) }()
 	cmd := exec.Command(bash, "--norc", "--noprofile", "-i")
-	cmd.Env = append(defaults(t, sandboxed()), asProgram+"=1", "IMAGELAB_OPS_ADDR=", "IMAGELAB_LOG_LEVEL=error",
+	cmd.Env = append(defaults(t, sandboxed("--")), asProgram+"=1", "IMAGELAB_OPS_ADDR=", "IMAGELAB_LOG_LEVEL=error",
 		"PATH="+os.Getenv("PATH"), "HOME="+t.TempDir(), "PS1=prompt> ", "TERM=dumb", "IL="+os.Args[0])
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -94,16 +95,17 @@ type instance struct {
 }
 
 // inProcess is for what runs in this process, which must not be confined. What has a process of its own
-// is, and in all tests with require where this is run with IMAGELAB_SANDBOX=require.
+// is, and with require where this is run with IMAGELAB_SANDBOX=require.
 const inProcess = "IMAGELAB_SANDBOX=off"
 
-// sandboxed are the variables of the sandbox for a process of its own.
-func sandboxed() []string {
-	if os.Getenv("IMAGELAB_SANDBOX") == "" {
+// sandboxed are the variables of the sandbox for a process of its own, by the test's own environment. A command that
+// is not to be confined is refused with require, and so has none.
+func sandboxed(args ...string) []string {
+	mode, command := os.Getenv("IMAGELAB_SANDBOX"), os.Getenv("IMAGELAB_SANDBOX_COMMAND")
+	if mode == "" || command == "" && slices.Contains(args, "--") {
 		return nil
 	}
-	// Without a command the second one says nothing.
-	return []string{"IMAGELAB_SANDBOX=" + os.Getenv("IMAGELAB_SANDBOX"), "IMAGELAB_SANDBOX_COMMAND=" + os.Getenv("IMAGELAB_SANDBOX_COMMAND")}
+	return []string{"IMAGELAB_SANDBOX=" + mode, "IMAGELAB_SANDBOX_COMMAND=" + command}
 }
 
 // defaults are the variables that let any number of instances run side by side.
@@ -156,7 +158,7 @@ func launchArgs(t *testing.T, stderr io.Writer, argv []string, environ ...string
 	argv = append(strings.Fields(os.Getenv(beneath)), argv...)
 	cmd := exec.Command(argv[0], argv[1:]...)
 	in := &instance{log: &logBuffer{}, exited: make(chan int, 1)}
-	cmd.Env = append(defaults(t, append(sandboxed(), environ...)), asProgram+"=1", "PATH="+os.Getenv("PATH"))
+	cmd.Env = append(defaults(t, append(sandboxed(argv...), environ...)), asProgram+"=1", "PATH="+os.Getenv("PATH"))
 	cmd.Stderr = stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -88,7 +88,7 @@ func TestFrontStopsOverAWire(t *testing.T) {
 			t.Parallel()
 			p := imagelabProgram(t, tc, binary)
 			p.command = []string{binary, "--", "env", "IMAGELAB_OPS_ADDR=127.0.0.1:0", "IMAGELAB_DATA_DIR=" + t.TempDir(), "SECRET=x", binary}
-			p.env = append(p.env, "IMAGELAB_UPSTREAM=auto", "PATH="+os.Getenv("PATH"))
+			p.env = append(p.env, "IMAGELAB_UPSTREAM=auto", "PATH="+os.Getenv("PATH"), "IMAGELAB_SANDBOX=auto") // the command is not confined
 			manyStops(t, tc, p)
 		})
 	}
