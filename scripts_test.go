@@ -91,6 +91,18 @@ func TestScriptsSayWhatDockerLacksInOneLine(t *testing.T) {
 	}
 }
 
+// A flag is no file: one was built once that was called --help.
+func TestBuildRefusesWhatIsNoFile(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"--help"}, {"-o"}, {}} {
+		w := newWorkshop(t)
+		code, _, stderr := w.run(t, "build.sh", args...)
+		if code != 2 || !strings.Contains(stderr, "scripts/build.sh OUT") {
+			t.Errorf("build.sh %q = %d, %q, want 2 and what is to be written", args, code, stderr)
+		}
+	}
+}
+
 func TestBuildSaysThatGoIsMissing(t *testing.T) {
 	t.Parallel()
 	w := newWorkshop(t)

@@ -208,8 +208,8 @@ func TestWaitForABodyIsTheRequestsOwn(t *testing.T) {
 	}
 }
 
-// It is worth to wait for room only where a request waits for its client, and there is one look for all who ask
-// within a moment.
+// Waiting for room is worth while only where a request waits for its client. Callers that ask within the same
+// 10 ms share one look.
 func TestWhoMayMakeRoom(t *testing.T) {
 	t.Parallel()
 	for path, want := range map[string]bool{"/busy": false, "/body": true, "/answer": true} {

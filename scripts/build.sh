@@ -11,11 +11,17 @@
 set -eu
 cd "$(dirname -- "$0")/.."
 
+out=${1:-}
+case $out in
+'' | -*) # no file is called --help
+	echo "error: \"$out\" is no file to build: scripts/build.sh OUT [LINKER FLAG...]" >&2
+	exit 2
+	;;
+esac
 command -v go >/dev/null || {
 	echo "error: go is missing: get it from https://go.dev/dl" >&2
 	exit 1
 }
-out=${1:?usage: scripts/build.sh OUT [LINKER FLAG...]}
 shift
 # Without other flags the symbols and the debugger's tables stay out.
 [ $# -gt 0 ] || set -- -s -w

@@ -58,6 +58,9 @@ func mend(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	for _, path := range []string{"/var/tmp/imagelab-k8s-one", "/var/tmp/imagelab-k8s-two"} {
+		defer os.RemoveAll(path) // the kubelet makes them
+	}
 	file := func(name, text string) string {
 		path := filepath.Join(dir, name)
 		if err == nil {
@@ -136,11 +139,6 @@ func mend(ctx context.Context) error {
 	}
 	if _, err := kubectl("delete", "namespace", "careless", "--wait=true"); err != nil {
 		return err
-	}
-	for _, at := range []string{"/var/tmp/imagelab-k8s-one", "/var/tmp/imagelab-k8s-two"} {
-		if err := os.RemoveAll(at); err != nil {
-			return err
-		}
 	}
 	if len(before) == 0 || len(left) > 0 {
 		return fmt.Errorf("%d failures before the patch, and these after it, for which it has lines: %s", len(before), strings.Join(left, ", "))
