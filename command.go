@@ -212,7 +212,9 @@ func (c *command) run() {
 	failures := 0
 	for reason := "start"; ; reason = "restart" {
 		if isClosed(c.stopping) {
-			c.code, c.why = 0, "it was not started"
+			if reason == "start" { // what has not run has not succeeded
+				c.ends(128+int(c.stopFor), "it was not started")
+			}
 			return
 		}
 		g, err := c.launch(reason)

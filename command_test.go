@@ -645,26 +645,37 @@ func TestJobControlBelowAShell(t *testing.T) {
 	}
 	terminal.Close()
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	seen := 0
+	// What is typed before the prompt is there may be echoed twice, by the terminal and by readline.
 	for _, step := range []struct{ typed, want string }{
-		{"echo up\n", "\nup\r\n"},
-		{"$IL -- cat\n", "cat\r\n"},
-		{"one\n", "one\r\none\r\n"}, // the terminal's echo, and cat's
+		{"", "prompt> "},
+		{"$IL -- sed -u s/^/read:/\n", "sed -u s/^/read:/\r\n"},
+		{"one\n", "read:one\r\n"},
 		{"\x1a", "Stopped"},
-		{"echo the shell goes on\n", "\nthe shell goes on\r\n"},
-		{"fg\n", "cat\r\n"},
-		{"two\n", "two\r\ntwo\r\n"},
+		{"", "prompt> "},
+		{"echo the shell goes on\n", "\nthe shell goes on\r\nprompt> "},
+		{"fg\n", "sed -u s/^/read:/\r\n"},
+		{"two\n", "read:two\r\n"},
 		{"\x03", "prompt> "},
-		{"echo code $?\n", "\ncode 130\r\n"},
-		{"$IL -- sleep 1000 &\n", "[1] "},
-		{"echo the terminal is mine\n", "\nthe terminal is mine\r\n"},
-		{"kill %1; wait %1; echo code $?\n", "\ncode 143\r\n"},
+		{"echo code $?\n", "\ncode 130\r\nprompt> "},
+		{"$IL -- sh -c 'echo in the background; exec sleep 1000' &\n", "[1] "},
+		{"", "in the background\r\n"},
+		{"echo the terminal is mine\n", "\nthe terminal is mine\r\nprompt> "},
+		{"kill %1; wait %1; echo code $?\n", "\ncode 143\r\nprompt> "},
 	} {
-		before := len(said.String())
 		if _, err := reader.WriteString(step.typed); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, fmt.Sprintf("%q after %q in %q", step.want, step.typed, said.String()), func() bool {
-			return strings.Contains(said.String()[before:], step.want)
-		})
+		since := ""
+		for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+			since = said.String()[seen:]
+			if i := strings.Index(since, step.want); i >= 0 {
+				seen += i + len(step.want)
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("no %q after %q, but %q", step.want, step.typed, since)
+			}
+		}
 	}
 }
