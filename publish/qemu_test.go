@@ -63,7 +63,10 @@ func TestEveryPlatformWorks(t *testing.T) {
 			}
 			start := func(args ...string) *exec.Cmd {
 				args = append(slices.Clone(command[1:]), args...)
-				return exec.CommandContext(t.Context(), command[0], args...)
+				cmd := exec.CommandContext(t.Context(), command[0], args...)
+				// Without the test's own IMAGELAB_SANDBOX=require: QEMU has no Landlock.
+				cmd.Env = slices.DeleteFunc(os.Environ(), func(pair string) bool { return strings.HasPrefix(pair, "IMAGELAB_") })
+				return cmd
 			}
 			finish := func(cmd *exec.Cmd, wantCode int, wantOutput string) []byte {
 				t.Helper()
@@ -103,7 +106,7 @@ func TestEveryPlatformWorks(t *testing.T) {
 			}
 
 			server := start()
-			server.Env = append(os.Environ(), "PORT=0", "IMAGELAB_BIND_ADDRESS=127.0.0.1", "IMAGELAB_OPS_ADDR=127.0.0.1:0",
+			server.Env = append(server.Env, "PORT=0", "IMAGELAB_BIND_ADDRESS=127.0.0.1", "IMAGELAB_OPS_ADDR=127.0.0.1:0",
 				"IMAGELAB_FAULTS=true", "IMAGELAB_LOG_FORMAT=json")
 			log := new(lockedBuffer)
 			server.Stderr = log
