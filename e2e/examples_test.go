@@ -62,7 +62,7 @@ func startExample(t *testing.T, image string, options []string, command ...strin
 	docker(t, slices.Concat([]string{
 		"run", "-d", "--name", c.name, "--label", label(), "--network", "host",
 		"-e", "PORT=" + appPort, "-e", "IMAGELAB_BIND_ADDRESS=127.0.0.1", "-e", "IMAGELAB_OPS_ADDR=127.0.0.1:" + opsPort,
-	}, hardened, sandboxOptions(true), options, []string{image}, command)...)
+	}, hardened, commandSandboxOptions(), options, []string{image}, command)...)
 	c.await(t)
 	return c
 }

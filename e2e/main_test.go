@@ -133,16 +133,20 @@ func sandboxed() (variables []string) {
 	return variables
 }
 
-// sandboxOptions are the same for docker run, before what may say otherwise. With require a command that is not to be
-// confined is refused, and so has none.
-func sandboxOptions(command bool) (options []string) {
-	if command && os.Getenv("IMAGELAB_SANDBOX_COMMAND") == "" {
-		return nil
-	}
+// sandboxOptions are the same for docker run, before what may say otherwise.
+func sandboxOptions() (options []string) {
 	for _, variable := range sandboxed() {
 		options = append(options, "-e", variable)
 	}
 	return options
+}
+
+// commandSandboxOptions are those of a command: none if it is not to be confined, as require would refuse it.
+func commandSandboxOptions() []string {
+	if os.Getenv("IMAGELAB_SANDBOX_COMMAND") == "" {
+		return nil
+	}
+	return sandboxOptions()
 }
 
 // execute runs a command to its end and returns what it printed on stdout, and
@@ -264,7 +268,7 @@ func startAt(t *testing.T, variant, appPort, opsPort string, options ...string) 
 	args := append([]string{
 		"run", "-d", "--name", c.name, "--label", label(), "--network", "host",
 		"-e", "PORT=" + appPort, "-e", "IMAGELAB_BIND_ADDRESS=127.0.0.1", "-e", "IMAGELAB_OPS_ADDR=127.0.0.1:" + opsPort,
-	}, append(sandboxOptions(false), options...)...)
+	}, append(sandboxOptions(), options...)...)
 	t.Cleanup(func() { c.remove(t) })
 	docker(t, append(args, imageOf(variant))...)
 	c.await(t)

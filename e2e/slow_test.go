@@ -28,7 +28,7 @@ func startOnBridge(t *testing.T, variant string, options ...string) *container {
 	needEngine(t)
 	c := &container{name: newName()}
 	t.Cleanup(func() { c.remove(t) })
-	args := slices.Concat([]string{"run", "-d", "--name", c.name, "--label", label()}, hardened, sandboxOptions(false), options)
+	args := slices.Concat([]string{"run", "-d", "--name", c.name, "--label", label()}, hardened, sandboxOptions(), options)
 	docker(t, append(args, imageOf(variant))...)
 	ip := inspect[string](t, c.name, ".NetworkSettings.Networks.bridge.IPAddress")
 	c.addr = net.JoinHostPort(ip, "8000")
