@@ -111,12 +111,21 @@ type generation struct {
 	addr    upstreamAddr
 	to      *destination // nil without a front
 	ready   chan struct{}
+	late    bool        // it had to be stopped, as it did not get ready; of the one who waits for it
 	failing atomic.Bool // its probe fails, after it was ready
 }
 
 func (g *generation) hasEnded() bool { return isClosed(g.Done()) }
 
 func (g *generation) wasReady() bool { return isClosed(g.ready) }
+
+// outcome is its exit code, and how it has ended. One that was late has failed, whatever it says.
+func (g *generation) outcome() (code int, why string) {
+	if code = g.Status().Code(); code == 0 && g.late {
+		return exitFailed, "it was not ready in time"
+	}
+	return code, g.Status().String()
+}
 
 func isClosed(c <-chan struct{}) bool {
 	select {
@@ -153,9 +162,11 @@ func (e commandEnded) Error() string { return "the command has ended: " + e.why 
 // front has no more requests for it. Without a front, it has the grace to end.
 func (c *command) actor(st *stopper, grace time.Duration) (execute func() error, interrupt func(error)) {
 	execute = func() error {
-		defer close(c.ended)
 		c.run()
-		c.retiring.Wait()
+		go func() { // what is being served by an old generation has until the end of the drain
+			c.retiring.Wait()
+			close(c.ended)
+		}()
 		return commandEnded{c.why}
 	}
 	return execute, func(error) {
@@ -221,28 +232,29 @@ func (c *command) run() {
 		if err != nil {
 			c.ends(startCode(err), err.Error())
 			c.log.Error("the command cannot be started", "err", err)
-			if failures++; reason == "start" || failures >= maxFailures {
+			if reason == "start" {
 				return
 			}
+			failures++
 		} else {
 			g = c.attend(g)
-			lived := time.Since(g.Started)
-			c.ends(g.Status().Code(), g.Status().String())
-			if g.Status().Code() != 0 && !isClosed(c.stopping) && (!g.wasReady() || lived < blameLife) {
+			code, why := g.outcome()
+			c.ends(code, why)
+			if code != 0 && !isClosed(c.stopping) && (!g.wasReady() || g.Lived() < blameLife) {
 				c.confined.blame(c.sandbox, c.args, c.env, c.log)
 			}
-			if isClosed(c.stopping) || !c.restarts(g.Status()) {
+			if isClosed(c.stopping) || !c.restarts(code) {
 				return
 			}
-			if failures++; g.wasReady() && lived >= leastLife {
+			if failures++; g.wasReady() && g.Lived() >= leastLife {
 				failures = 0
 				pause.Reset()
 			}
-			if failures >= maxFailures {
-				c.enter(givenUp)
-				c.log.Error("the command is given up, as it never got ready", "starts", failures, "last", c.why)
-				return
-			}
+		}
+		if failures >= maxFailures {
+			c.enter(givenUp)
+			c.log.Error("the command is given up, as it never got ready", "starts", failures, "last", c.why)
+			return
 		}
 		c.enter(restarting)
 		wait := pause.NextBackOff()
@@ -271,9 +283,9 @@ func (c *command) ends(code int, why string) {
 	c.code, c.why = code, why
 }
 
-// restarts says whether a command that has ended so is to be started again.
-func (c *command) restarts(s supervise.Status) bool {
-	return c.restart == "always" || c.restart == "on-failure" && s.Code() != 0
+// restarts says whether a command that has ended with a code is to be started again.
+func (c *command) restarts(code int) bool {
+	return c.restart == "always" || c.restart == "on-failure" && code != 0
 }
 
 // launch starts a generation.
@@ -411,7 +423,8 @@ func (c *command) await(g, before *generation) bool {
 		case <-late.C:
 			c.log.Error("the command is not ready in time, and is stopped", "pid", g.Pid, "generation", g.number,
 				"timeout_seconds", c.start.Seconds())
-			c.end(g, syscall.SIGTERM, time.Now().Add(c.stop))
+			g.late = true
+			c.end(g, c.endSignal(), time.Now().Add(c.stop))
 			return false
 		}
 	}
@@ -435,7 +448,11 @@ func (c *command) replace(g *generation) *generation {
 		c.mu.Lock()
 		c.latest = g
 		c.mu.Unlock()
-		c.log.Error("the command was not reloaded, the old one stays", "generation", g.number, "new", next.Status().String())
+		outcome := "the command was not reloaded, the old one stays"
+		if g.hasEnded() {
+			outcome = "the command was not reloaded, and the old one has ended"
+		}
+		c.log.Error(outcome, "generation", g.number, "new", next.Status().String())
 		return nil
 	}
 	c.retiring.Go(func() { c.retire(g) })
@@ -452,11 +469,7 @@ func (c *command) retire(g *generation) {
 		case <-c.stopping:
 		}
 	}
-	sig := c.stopSignal
-	if sig == 0 {
-		sig = syscall.SIGTERM
-	}
-	c.end(g, sig, time.Now().Add(c.stop))
+	c.end(g, c.endSignal(), time.Now().Add(c.stop))
 	<-g.Done()
 	c.bury(g)
 }
@@ -493,6 +506,14 @@ func (c *command) finish(g *generation) {
 	c.bury(g)
 }
 
+// endSignal asks a generation to end where no signal has come that does.
+func (c *command) endSignal() syscall.Signal {
+	if c.stopSignal != 0 {
+		return c.stopSignal
+	}
+	return syscall.SIGTERM
+}
+
 func (c *command) signalOfStop() syscall.Signal {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -506,30 +527,44 @@ func (c *command) deadline() time.Time {
 }
 
 // end asks a generation to end, and kills it and its group at the deadline, or when a second
-// signal comes. The deadline of the stop, should it begin meanwhile, is this one's, too.
+// signal comes.
 func (c *command) end(g *generation, sig syscall.Signal, by time.Time) {
 	_ = g.Signal(sig)
 	_ = g.Signal(syscall.SIGCONT) // one that is stopped would sleep through it
-	late := time.NewTimer(time.Until(by))
-	defer late.Stop()
-	for stopping := c.stopping; ; {
-		select {
-		case <-g.Done():
-			return
-		case <-stopping:
-			stopping = nil
-			if stopBy := c.deadline(); stopBy.Before(by) {
-				late.Reset(time.Until(stopBy))
-			}
-			continue
-		case <-late.C:
-			c.log.Error("the command is killed, as it has not ended in time", "pid", g.Pid, "generation", g.number)
-		case <-c.hurry.Done():
-			c.log.Warn("the command is killed, as a second signal came", "pid", g.Pid, "generation", g.number)
-		}
-		_ = g.Kill()
+	ctx, cancel := c.until(by)
+	defer cancel()
+	select {
+	case <-g.Done():
 		return
+	case <-ctx.Done():
 	}
+	level, what := slog.LevelError, "the command is killed, as it has not ended in time"
+	if c.hurry.Err() != nil {
+		level, what = slog.LevelWarn, "the command is killed, as a second signal came"
+	}
+	if errors.Is(g.Kill(), unix.EPERM) {
+		level, what = slog.LevelError, "the command cannot be killed: it runs as another user, and imagelab has no CAP_KILL"
+	}
+	c.log.Log(context.Background(), level, what, "pid", g.Pid, "generation", g.number)
+}
+
+// until ends at a time, at a second signal, and at the deadline of the stop, should that begin
+// meanwhile.
+func (c *command) until(by time.Time) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithDeadline(c.hurry, by)
+	go func() {
+		select {
+		case <-c.stopping:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(time.Until(c.deadline())):
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 // bury notes the end of a generation, and ends what it has left.
@@ -550,15 +585,15 @@ func (c *command) bury(g *generation) {
 	if !known {
 		return
 	}
-	code := fmt.Sprint(g.Status().Code())
+	code := strconv.Itoa(g.Status().Code())
 	c.metrics.exits.WithLabelValues(code).Inc()
 	level := slog.LevelInfo
 	if g.Status().Code() != 0 && !isClosed(c.stopping) {
 		level = slog.LevelWarn
 	}
 	c.log.Log(context.Background(), level, "the command has ended", "pid", g.Pid, "generation", g.number,
-		"status", g.Status().String(), "lived_seconds", time.Since(g.Started).Seconds())
-	ctx, cancel := context.WithTimeout(c.hurry, leaveGrace)
+		"status", g.Status().String(), "lived_seconds", g.Lived().Seconds())
+	ctx, cancel := c.until(time.Now().Add(leaveGrace))
 	defer cancel()
 	if g.End(ctx) {
 		c.log.Warn("the command has left processes in its group, which were ended", "generation", g.number)

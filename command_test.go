@@ -273,7 +273,9 @@ func TestRestarts(t *testing.T) {
 	t.Parallel()
 	t.Run("a failure that goes on is given up", func(t *testing.T) {
 		t.Parallel()
-		in := startCommand(t, []string{"sh", "-c", "exit 4"}, "IMAGELAB_RESTART=on-failure")
+		in := startCommand(t, []string{"sh", "-c", "exit 4"}, "IMAGELAB_RESTART=on-failure", "IMAGELAB_UPSTREAM=auto", "IMAGELAB_DRAIN_DELAY=2s")
+		eventually(t, "draining", func() bool { return in.log.find("draining") != nil })
+		in.awaitState(t, givenUp)
 		if code := in.wait(t); code != 4 {
 			t.Errorf("exit %d, want 4", code)
 		}
@@ -530,12 +532,116 @@ func TestReadinessOfACommandFollowsItsProbe(t *testing.T) {
 	in.awaitState(t, "ready")
 }
 
+// A command that was not ready in time has failed, whatever it says.
 func TestCommandThatIsNotReadyInTimeIsStopped(t *testing.T) {
 	t.Parallel()
-	in := startCommand(t, []string{"sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.01; done"},
-		"IMAGELAB_UPSTREAM=auto", "IMAGELAB_START_TIMEOUT=300ms")
-	if code := in.wait(t); code != 3 {
-		t.Errorf("exit %d, want 3", code)
+	for script, want := range map[string]int{
+		"trap 'exit 3' TERM":                     3,
+		"trap 'exit 0' TERM":                     exitFailed,
+		"trap 'exit 4' USR1; trap 'exit 5' TERM": 4,
+	} {
+		t.Run(script, func(t *testing.T) {
+			t.Parallel()
+			environ := []string{"IMAGELAB_UPSTREAM=auto", "IMAGELAB_START_TIMEOUT=300ms"}
+			if strings.Contains(script, "USR1") {
+				environ = append(environ, "IMAGELAB_STOP_SIGNAL=USR1")
+			}
+			in := startCommand(t, []string{"sh", "-c", script + "; while :; do sleep 0.01; done"}, environ...)
+			if code := in.wait(t); code != want {
+				t.Errorf("exit %d, want %d", code, want)
+			}
+		})
+	}
+	t.Run("and is started again", func(t *testing.T) {
+		t.Parallel()
+		in := startCommand(t, []string{"sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.01; done"},
+			"IMAGELAB_UPSTREAM=auto", "IMAGELAB_START_TIMEOUT=300ms", "IMAGELAB_RESTART=on-failure")
+		eventually(t, "second start", func() bool { return in.metric(t, "imagelab_command_generation") == "2" })
+	})
+}
+
+// The command ends by itself, and only then a signal comes: it is the first one.
+func TestSignalAfterTheEndOfTheCommandCutsNothing(t *testing.T) {
+	t.Parallel()
+	in := startBefore(t, nil, "IMAGELAB_DRAIN_DELAY=1s", "IMAGELAB_UPSTREAM_WAIT=0s")
+	fetch(t, "GET", in.app+"/exit?code=5", "")
+	eventually(t, "draining", func() bool { return in.log.find("draining") != nil })
+	in.signal(t, syscall.SIGTERM)
+	resp, _ := fetch(t, "GET", in.app+"/", "")
+	if resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a request without a command = %d, want 503", resp.StatusCode)
+	}
+	if code := in.wait(t); code != 5 || strings.Contains(in.log.String(), "second signal") {
+		t.Errorf("exit %d, want 5 and no second signal; log:\n%s", code, in.log)
+	}
+	last := in.log.find("stopped, as the command has ended, and requests were cut or not answered")
+	if last == nil || last["failed"] != 1.0 {
+		t.Errorf("the log does not say that one request has failed:\n%s", in.log)
+	}
+}
+
+// A new generation ends while the one before it still answers: that answer has the time of a stop.
+func TestEndOfTheNewGenerationLetsOldRequestsEnd(t *testing.T) {
+	t.Parallel()
+	in := startBefore(t, nil)
+	old := in.pid(t)
+	answer := make(chan error, 1)
+	go func() {
+		resp, err := client().Get(in.app + "/slow?for=4s")
+		if err == nil {
+			var body []byte
+			if body, err = io.ReadAll(resp.Body); err == nil && string(body) != strconv.Itoa(old) {
+				err = fmt.Errorf("%s %s", resp.Status, body)
+			}
+			resp.Body.Close()
+		}
+		answer <- err
+	}()
+	eventually(t, "request in flight", func() bool {
+		return in.metric(t, `imagelab_http_requests_in_flight{route="upstream",server="app"}`) == "1"
+	})
+	in.signal(t, syscall.SIGHUP)
+	eventually(t, "next generation", func() bool { return in.pid(t) != old })
+	_ = syscall.Kill(in.pid(t), syscall.SIGKILL)
+	in.awaitState(t, "draining")
+	if len(answer) > 0 {
+		t.Error("the stop has begun when the old generation had answered, and not before")
+	}
+	if err := <-answer; err != nil {
+		t.Errorf("the request of the old generation: %v", err)
+	}
+	if code := in.wait(t); code != 137 {
+		t.Errorf("exit %d, want 137", code)
+	}
+}
+
+// What the rest of a group needs to end is no life of the command.
+func TestLeftoversKeepNoCommandFromBeingGivenUp(t *testing.T) {
+	t.Parallel()
+	in := startCommand(t, []string{"sh", "-c", `trap "" TERM; sleep 1000 & exit 3`}, "IMAGELAB_RESTART=always")
+	starts := func() int { return strings.Count(in.log.String(), `"msg":"the command has started"`) }
+	eventually(t, "third start", func() bool { return starts() > 2 })
+	eventually(t, "end", func() bool { return in.log.find("the command is given up, as it never got ready") != nil })
+	if code := in.wait(t); code != 3 || starts() != maxFailures {
+		t.Errorf("exit %d after %d starts, want 3 after %d", code, starts(), maxFailures)
+	}
+}
+
+// What waits for something of the command waits no longer than the stop.
+func TestNothingOutlivesTheDeadlineOfTheStop(t *testing.T) {
+	t.Parallel()
+	c := &command{hurry: t.Context(), stopping: make(chan struct{})}
+	ctx, cancel := c.until(time.Now().Add(time.Hour))
+	defer cancel()
+	if ctx.Err() != nil {
+		t.Fatal("it is over before the stop")
+	}
+	c.stopBy = time.Now().Add(10 * time.Millisecond)
+	close(c.stopping)
+	select {
+	case <-ctx.Done():
+	case <-time.After(patience):
+		t.Errorf("it goes on %v after the deadline", patience)
 	}
 }
 

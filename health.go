@@ -81,6 +81,8 @@ func (h *health) current() state { return state(h.state.Load()) }
 func (h *health) readiness() string {
 	s := h.current().String()
 	switch {
+	case h.program != nil && h.program.state() == givenUp: // for which it is draining, too
+		return givenUp
 	case s != ready.String():
 	case h.closed.Load():
 		return "disabled"

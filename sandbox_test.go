@@ -46,6 +46,22 @@ func refuseLandlock(args []string) {
 	panic(syscall.Exec(args[0], args, os.Environ()))
 }
 
+// A command has the descriptors that were handed down, as without the sandbox (sd_listen_fds(3)).
+func TestConfinedCommandKeepsDescriptors(t *testing.T) {
+	t.Parallel()
+	wholeSandbox(t)
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("word\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const read = `for fd in 3 9; do read word <&$fd && [ "$word" = word ] || exit 1; done`
+	log := &logBuffer{}
+	in := launchArgs(t, log, []string{"sh", "-c", `exec 3<"$1" 9<"$1"; exec "$0" -- sh -c "$2"`, os.Args[0], file, read}, "IMAGELAB_SANDBOX_COMMAND=on")
+	if code := in.wait(t); code != 0 {
+		t.Errorf("exit %d, want 0; log:\n%s", code, log)
+	}
+}
+
 // wholeSandbox skips where this kernel, or what is around the test, does not have all of it.
 func wholeSandbox(t *testing.T) {
 	t.Helper()

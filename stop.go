@@ -25,6 +25,7 @@ type stopper struct {
 	begin context.CancelCauseFunc
 	hurry context.Context // ends at the second
 	cut   context.CancelCauseFunc
+	asked bool // a signal has come, which need not have begun the stop; of the reader alone
 
 	report   drain.Report // of the app server; complete when the group has ended
 	deadline time.Time    // of its requests; set before the command's stop begins, zero without an app server
@@ -88,7 +89,7 @@ func (st *stopper) reader() (execute func() error, interrupt func(error)) {
 				st.take(sig)
 			case <-outside:
 				st.begin(nil)
-				outside = nil
+				st.asked, outside = true, nil
 			case <-done:
 				return nil
 			}
@@ -98,13 +99,15 @@ func (st *stopper) reader() (execute func() error, interrupt func(error)) {
 }
 
 // take begins the stop, or hurries it. A second SIGHUP does not: a terminal that closes
-// sends one, and its shell another.
+// sends one, and its shell another. Nor does the first signal where the stop has begun without
+// one: who sent it wants the stop, and not that it cuts.
 func (st *stopper) take(sig os.Signal) {
 	if number, ok := sig.(syscall.Signal); ok && st.others != nil && st.others(number) {
 		return
 	}
 	switch {
-	case st.begun.Err() == nil:
+	case !st.asked:
+		st.asked = true
 		st.begin(signalError{sig})
 	case sig != syscall.SIGHUP:
 		st.cut(signalError{sig})
@@ -229,6 +232,8 @@ func (st *stopper) exitCode(err error, log *slog.Logger) (exit int) {
 			return 128 + int(number)
 		}
 		return exitFailed
+	case errors.As(err, new(commandEnded)) && (report.Requests > 0 || failed > 0):
+		log.Error("stopped, as the command has ended, and requests were cut or not answered", "cut", report.Requests, "failed", failed)
 	case errors.As(err, new(commandEnded)):
 		log.Info("stopped, as the command has ended")
 	case !errors.Is(err, errStopped):

@@ -46,8 +46,12 @@ func (e *StartError) reason() string {
 }
 
 // Code is the exit code that a shell has for it: 127 if there is no such program, 126 if it
-// cannot be run (POSIX, 2.8.2).
+// cannot be run (POSIX, 2.8.2), and 128 and the number of a signal that has ended its stage.
 func (e *StartError) Code() int {
+	var ended stageSignal
+	if errors.As(e.Err, &ended) {
+		return 128 + int(ended)
+	}
 	if !e.found && (errors.Is(e.Err, syscall.ENOENT) || errors.Is(e.Err, syscall.ENOTDIR)) {
 		return 127
 	}

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -15,8 +18,16 @@ import (
 // it ends by calling Become, or Refuse. What it says comes by a pipe, which the kernel closes when it has become the
 // command, so that Start knows as much of it as of a command without a stage.
 
-// stageFD is the descriptor of that pipe, behind standard input, output and error.
-const stageFD = 3
+// stagePipe holds the descriptor of that pipe in the environment of a stage. It is one that is free in the process that
+// starts it, so that the command has those that it would have without a stage.
+const stagePipe = "IMAGELAB_STAGE_PIPE"
+
+// stageSignal is why a stage has not become the command: the signal has ended it.
+type stageSignal syscall.Signal
+
+func (s stageSignal) Error() string {
+	return "a signal, " + syscall.Signal(s).String() + ", came before it was the command"
+}
 
 // stagePatience is how long a stage may take.
 const stagePatience = 10 * time.Second
@@ -30,13 +41,18 @@ var (
 
 func say(word, text []byte) {
 	line := bytes.ReplaceAll(append(bytes.Clone(word), text...), []byte("\n"), []byte(" "))
-	_, _ = unix.Write(stageFD, append(line, '\n')) // nobody else could be told
+	if pipe, err := strconv.Atoi(os.Getenv(stagePipe)); err == nil {
+		_, _ = unix.Write(pipe, append(line, '\n')) // nobody else could be told
+	}
 }
 
 // Become is the end of a stage: the process becomes the program in file. The note, one line, is for Process.Note. It
 // returns the exit code if it cannot.
 func Become(file string, args, env []string, note []byte) int {
-	syscall.CloseOnExec(stageFD)
+	if pipe, err := strconv.Atoi(os.Getenv(stagePipe)); err == nil {
+		syscall.CloseOnExec(pipe)
+	}
+	env = slices.DeleteFunc(slices.Clone(env), func(pair string) bool { return strings.HasPrefix(pair, stagePipe+"=") })
 	say(wordNote, note)
 	err := syscall.Exec(file, args, env)
 	if errors.Is(err, syscall.ENOEXEC) {
@@ -64,8 +80,15 @@ func forkStage(c Command, file string, attr *syscall.ProcAttr) (pid int, note st
 	}
 	defer unix.Close(pipe[0])
 	staged := *attr
-	staged.Env = append(append([]string{}, attr.Env...), c.StageEnv...)
-	staged.Files = append(append([]uintptr{}, attr.Files...), uintptr(pipe[1]))
+	staged.Env = slices.Concat(attr.Env, c.StageEnv, []string{stagePipe + "=" + strconv.Itoa(pipe[1])})
+	for fd := len(attr.Files); fd < pipe[1]; fd++ { // inherited ones go on, others are closed as ever
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
+			staged.Files = append(staged.Files, ^uintptr(0))
+		} else {
+			staged.Files = append(staged.Files, uintptr(fd))
+		}
+	}
+	staged.Files = append(staged.Files, uintptr(pipe[1]))
 	pid, err = syscall.ForkExec(c.Stage[0], append(append([]string{}, c.Stage...), append([]string{file}, c.Args...)...), &staged)
 	unix.Close(pipe[1])
 	if err != nil {
@@ -83,15 +106,20 @@ func forkStage(c Command, file string, attr *syscall.ProcAttr) (pid int, note st
 			err = errors.New(string(text))
 		}
 	}
-	if err == nil && note == "" {
+	ended := err == nil && note == ""
+	if ended {
 		err = errors.New("it ended before it was the command")
 	}
 	if err != nil {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
+		_ = syscall.Kill(pid, syscall.SIGKILL) // of one that has ended already, nothing changes
+		var status syscall.WaitStatus
 		for {
-			if _, wait := syscall.Wait4(pid, nil, 0, nil); wait != syscall.EINTR {
+			if _, wait := syscall.Wait4(pid, &status, 0, nil); wait != syscall.EINTR {
 				break
 			}
+		}
+		if ended && status.Signaled() {
+			err = stageSignal(status.Signal())
 		}
 		return 0, "", err
 	}

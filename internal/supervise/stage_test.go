@@ -25,6 +25,10 @@ func endStage(ending string) int {
 		return Become(os.Args[2]+"/none", os.Args[3:], os.Environ(), nil)
 	case "refuse":
 		return Refuse(errors.New("there is\nno way"))
+	case "die":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGTERM)
+		time.Sleep(patience)
+		fallthrough
 	default: // it ends without a word
 		return 3
 	}
@@ -55,6 +59,7 @@ func TestStageBecomesTheCommand(t *testing.T) {
 		"another file":              {"become none", "/bin/true", 126, "not a directory"},
 		"a refusal":                 {"refuse", "/bin/true", 126, "there is no way"},
 		"no word":                   {"end", "/bin/true", 126, "it ended before it was the command"},
+		"a signal":                  {"die", "/bin/true", 143, "terminated, came before it was the command"},
 	} {
 		_ = os.Remove(out)
 		p, err := supervisor.Start(Command{

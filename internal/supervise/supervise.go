@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"strconv"
@@ -115,7 +116,7 @@ func (s *Supervisor) takeDead() {
 			return
 		case p != nil:
 			s.takeTerminal(p)
-			p.status = Status{status}
+			p.status, p.ended = Status{status}, time.Now()
 			close(p.done)
 		case s.reaped != nil:
 			s.reaped(Orphan{dead.pid, dead.name, Status{status}})
@@ -199,6 +200,7 @@ type Process struct {
 	done   chan struct{}
 	status Status
 	spent  time.Duration
+	ended  time.Time
 }
 
 // Done is closed when the command has ended, whatever is left of its group.
@@ -210,6 +212,9 @@ func (p *Process) Status() Status { return p.status }
 // Spent is the processor time of the command and of those for which it has waited. It is
 // called after Done is closed.
 func (p *Process) Spent() time.Duration { return p.spent }
+
+// Lived is how long the command has run. It is called after Done is closed.
+func (p *Process) Lived() time.Duration { return p.ended.Sub(p.Started) }
 
 // Signal sends a signal to the command, and not to the rest of its group. One that has ended
 // gets none.
@@ -223,8 +228,15 @@ func (p *Process) Signal(sig syscall.Signal) error {
 	return syscall.Kill(p.Pid, sig)
 }
 
-// Kill ends the command and all in its group at once.
-func (p *Process) Kill() error { return syscall.Kill(-p.Pid, syscall.SIGKILL) }
+// Kill ends the command, also where it has left its group, and all in the group at once. The
+// error is EPERM if it may not be signalled (kill(2)).
+func (p *Process) Kill() error {
+	group := syscall.Kill(-p.Pid, syscall.SIGKILL)
+	if own := p.Signal(syscall.SIGKILL); !errors.Is(own, os.ErrProcessDone) {
+		return own
+	}
+	return group
+}
 
 // HasGroup says whether there is anyone in the command's group.
 func (p *Process) HasGroup() bool { return syscall.Kill(-p.Pid, 0) != syscall.ESRCH }

@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asSupervisor) != "" {
 		superviseArguments()
 	}
+	if out := os.Getenv(asDeserter); out != "" {
+		desert(out)
+	}
 	if ending := os.Getenv(asStage); ending != "" {
 		os.Exit(endStage(ending))
 	}
@@ -62,6 +65,54 @@ func eventually(t *testing.T, what string, condition func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("no %s after %v", what, patience)
 		}
+	}
+}
+
+// asDeserter in the environment has the test program leave its group for that of its parent, and make a file then.
+const asDeserter = "SUPERVISE_TEST_DESERTER"
+
+func desert(out string) {
+	signal.Ignore(syscall.SIGTERM)
+	group, err := syscall.Getpgid(os.Getppid())
+	if err == nil {
+		err = syscall.Setpgid(0, group)
+	}
+	if err == nil {
+		err = os.WriteFile(out, nil, 0o600)
+	}
+	if err != nil {
+		panic(err)
+	}
+	time.Sleep(time.Hour)
+}
+
+// Kill ends a command that has left its group, too, and none of the group that it has joined.
+func TestKillFindsWhoHasLeftTheGroup(t *testing.T) {
+	t.Parallel()
+	out := filepath.Join(t.TempDir(), "out")
+	p, err := supervisor.Start(Command{Args: []string{os.Args[0]}, Env: append(os.Environ(), asDeserter+"="+out)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "deserter", func() bool { _, err := os.Stat(out); return err == nil })
+	if err := p.Kill(); err != nil {
+		t.Error(err)
+	}
+	if got := p.wait(t).Code(); got != 137 {
+		t.Errorf("exit %d, want 137", got)
+	}
+	if err := p.Kill(); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("Kill of one that has ended: %v, want ESRCH", err)
+	}
+}
+
+func TestLivedEndsWithTheCommand(t *testing.T) {
+	t.Parallel()
+	p := begin(t, "true")
+	p.wait(t)
+	most := time.Since(p.Started)
+	if lived := p.Lived(); lived <= 0 || lived > most {
+		t.Errorf("Lived = %v, want up to %v", lived, most)
 	}
 }
 
