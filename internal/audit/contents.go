@@ -120,13 +120,17 @@ func (t *tree) extent() string {
 	return plural(t.files, "file") + " of the root filesystem"
 }
 
-// walked notes what the walk could not see.
+// walked notes what the walk could not see. Of a walk that was stopped nothing passes: what was not
+// reached may be all there is.
 func (c *container) walked(v verdict, unread int) verdict {
 	if unread > 0 {
 		v.incomplete = unread
 		v.reason = plural(unread, "file or directory", "files or directories") + " could not be read by the auditor's user"
 		if c.tree.err == nil && c.tree.value.cut {
 			v.reason = "the walk was stopped after " + c.sys.WalkTimeout.String() + ", with " + plural(unread, "directory", "directories") + " or more to go"
+			if v.status == Pass {
+				v.status = Unknown
+			}
 		}
 	}
 	return v
