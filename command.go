@@ -834,8 +834,8 @@ func (s *stopSignal) UnmarshalText(text []byte) error {
 }
 
 // commandErrors are what is wrong with the variables of a command beside others.
-func commandErrors(cfg Config, vars []variable) []error {
-	if cfg.Probe == "" {
+func commandErrors(cfg Config, vars []variable, refused map[string]bool) []error {
+	if cfg.Probe == "" || strings.HasPrefix(cfg.Probe, "/") && refused["IMAGELAB_UPSTREAM"] {
 		return nil
 	}
 	shown := named(vars, "IMAGELAB_PROBE").shown()

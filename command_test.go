@@ -183,6 +183,8 @@ func TestCommandLineOfACommand(t *testing.T) {
 		{[]string{"--audit", "--", "x"}, nil, exitUsage, "unexpected argument"},
 		{[]string{"sh"}, nil, exitUsage, "a command stands behind --"},
 		{nil, []string{"IMAGELAB_UPSTREAM=auto"}, exitUsage, "needs a command"},
+		{nil, []string{"IMAGELAB_UPSTREAM=auto", "PORT=abc", "IMAGELAB_OPS_ADDR=x"}, exitUsage, "needs a command"},
+		{[]string{"--", "true"}, []string{"IMAGELAB_UPSTREAM=bad", "IMAGELAB_PROBE=ftp://x/"}, exitUsage, "IMAGELAB_PROBE"},
 		{[]string{"--", "true"}, []string{"IMAGELAB_RESTART=sometimes"}, exitUsage, "want never, on-failure or always"},
 		{[]string{"--", "true"}, []string{"IMAGELAB_STOP_SIGNAL=STOPP"}, exitUsage, `IMAGELAB_STOP_SIGNAL="STOPP": want a signal`},
 		{[]string{"--", "true"}, []string{"IMAGELAB_STOP_SIGNAL=0"}, exitUsage, `want a signal`},

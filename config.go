@@ -376,14 +376,14 @@ func validate(cfg Config, vars []variable, unparsed []string, hasCommand bool) [
 		errs = append(errs, fmt.Errorf("%s is more than %s: want at most that",
 			named(vars, "IMAGELAB_STORE_MAX_BLOB").shown(), named(vars, "IMAGELAB_STORE_CAPACITY").shown()))
 	}
-	if !refused["PORT"] && !refused["IMAGELAB_OPS_ADDR"] && !refused["IMAGELAB_UPSTREAM"] {
-		errs = append(errs, upstreamErrors(cfg, vars, hasCommand)...)
+	if !refused["IMAGELAB_UPSTREAM"] {
+		errs = append(errs, upstreamErrors(cfg, vars, hasCommand, refused)...)
 	}
 	if !refused["IMAGELAB_SANDBOX"] && !refused["IMAGELAB_SANDBOX_COMMAND"] {
 		errs = append(errs, sandboxErrors(cfg, vars, hasCommand)...)
 	}
-	if hasCommand && !refused["IMAGELAB_PROBE"] && !refused["IMAGELAB_UPSTREAM"] {
-		errs = append(errs, commandErrors(cfg, vars)...)
+	if hasCommand && !refused["IMAGELAB_PROBE"] {
+		errs = append(errs, commandErrors(cfg, vars, refused)...)
 	}
 	return errs
 }

@@ -85,18 +85,18 @@ func isSpecific(host string) bool {
 }
 
 // upstreamErrors are what is wrong with IMAGELAB_UPSTREAM beside other variables.
-func upstreamErrors(cfg Config, vars []variable, hasCommand bool) []error {
+func upstreamErrors(cfg Config, vars []variable, hasCommand bool, refused map[string]bool) []error {
 	var errs []error
 	u := cfg.Upstream
 	if u.auto && !hasCommand {
 		errs = append(errs, fmt.Errorf("%s needs a command, as in imagelab -- COMMAND: want a port, http://host:port or "+
 			"unix:///path.sock without one", named(vars, "IMAGELAB_UPSTREAM").shown()))
 	}
-	if u.listensOn(cfg.BindAddress, strconv.Itoa(cfg.Port)) {
+	if !refused["PORT"] && u.listensOn(cfg.BindAddress, strconv.Itoa(cfg.Port)) {
 		errs = append(errs, fmt.Errorf("%s is where the app listener is, %s: want another port",
 			named(vars, "IMAGELAB_UPSTREAM").shown(), named(vars, "PORT").shown()))
 	}
-	if host, port, err := net.SplitHostPort(cfg.OpsAddr); err == nil && u.listensOn(host, port) {
+	if host, port, err := net.SplitHostPort(cfg.OpsAddr); err == nil && !refused["IMAGELAB_OPS_ADDR"] && u.listensOn(host, port) {
 		errs = append(errs, fmt.Errorf("%s is where the ops listener is, %s: want another port",
 			named(vars, "IMAGELAB_UPSTREAM").shown(), named(vars, "IMAGELAB_OPS_ADDR").shown()))
 	}
