@@ -68,8 +68,11 @@ func (f Fix) fill(things []string) Fix {
 					name = fmt.Sprintf("NAME%d", i+1)
 				}
 				pairs := []string{"NAME", name}
-				if !strings.HasPrefix(line, "#") {
+				switch {
+				case !strings.HasPrefix(line, "#"):
 					thing = quote(line, thing)
+				case strings.Contains(line, "RUN "): // it is to be pasted elsewhere
+					thing = forShell(line, thing)
 				}
 				if thing != "" {
 					pairs = append(pairs, "MOUNT", thing, "PATH", thing, "VARIABLE", thing)

@@ -128,8 +128,12 @@ type Changes struct {
 // ReadReport reads a report that WriteJSON wrote.
 func ReadReport(r io.Reader) (*Report, error) {
 	var report Report
-	if err := json.NewDecoder(r).Decode(&report); err != nil {
+	in := json.NewDecoder(r)
+	if err := in.Decode(&report); err != nil {
 		return nil, fmt.Errorf("no report of --audit --format json: %w", err)
+	}
+	if _, err := in.Token(); err != io.EOF {
+		return nil, errors.New("no report of --audit --format json: there is something behind it")
 	}
 	if report.Schema != Schema {
 		return nil, fmt.Errorf("a report of schema %d, want %d", report.Schema, Schema)

@@ -96,7 +96,9 @@ func TestReadReport(t *testing.T) {
 	if err != nil || len(again.Checks) != len(r.Checks) || again.Summary != r.Summary {
 		t.Errorf("what was written is read as %+v, %v", again, err)
 	}
-	for text, want := range map[string]string{"": "no report", "[]": "no report", `{"schema": 999}`: "schema 999, want"} {
+	for text, want := range map[string]string{
+		out.String() + "x": "behind it", out.String() + out.String(): "behind it",
+		"": "no report", "[]": "no report", `{"schema": 999}`: "schema 999, want"} {
 		if _, err := ReadReport(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
@@ -337,5 +339,14 @@ func TestRuntimeName(t *testing.T) {
 		if got := f.run().Facts.Host.Runtime; got != want {
 			t.Errorf("runtime = %q, want %q", got, want)
 		}
+	}
+}
+
+// A line of a Dockerfile is quoted as such, also where it is a comment of another file.
+func TestLinesToPasteElsewhereAreQuoted(t *testing.T) {
+	t.Parallel()
+	fix := Fix{Kubernetes: "# in the Dockerfile: RUN chmod o-w PATH"}.fill([]string{"/a", "/$(touch b)"})
+	if want := "# in the Dockerfile: RUN chmod o-w /a\n# in the Dockerfile: RUN chmod o-w '/$(touch b)'"; fix.Kubernetes != want {
+		t.Errorf("the lines are\n%s\nwant\n%s", fix.Kubernetes, want)
 	}
 }
