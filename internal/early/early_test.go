@@ -123,10 +123,18 @@ func TestDecideAboutTheOwnServer(t *testing.T) { // not parallel, as the environ
 	addr := serve(t, "HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n")
 	_, port, _ := net.SplitHostPort(addr)
 	t.Setenv("PORT", port)
-	r, w := pipe(t)
-	code, decided := decide([]string{"imagelab", "--healthcheck"}, int(w.Fd()))
-	if got := printed(t, r, w); code != 0 || !decided || !strings.HasSuffix(got, " http://"+addr+"/health\n") {
-		t.Errorf("decide = %d, %v, %q, want it healthy", code, decided, got)
+	for tries := 1; ; tries++ {
+		r, w := pipe(t)
+		code, decided := decide([]string{"imagelab", "--healthcheck"}, int(w.Fd()))
+		got := printed(t, r, w)
+		if p := Take(); p != nil && tries < 50 { // a loaded machine took longer than its patience
+			p.Close()
+			continue
+		}
+		if code != 0 || !decided || !strings.HasSuffix(got, " http://"+addr+"/health\n") {
+			t.Errorf("decide = %d, %v, %q, want it healthy", code, decided, got)
+		}
+		break
 	}
 	if code, decided := decide([]string{"imagelab"}, 500); code != 0 || decided {
 		t.Errorf("decide without an argument = %d, %v, want nothing", code, decided)
