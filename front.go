@@ -268,6 +268,23 @@ func (p *passage) head() (status int, err error) {
 // noType keeps net/http from guessing the type of an answer that has none.
 var noType = []string(nil)
 
+// trail passes the trailers on. net/http gives a small body a length instead, unless it has been
+// flushed, and has a field of the header for each trailer that was announced.
+func (p *passage) trail(h http.Header) {
+	trailer := p.x.Trailer()
+	if len(trailer) > 0 && p.r.ProtoAtLeast(1, 1) {
+		p.flush()
+	}
+	for _, line := range h["Trailer"] {
+		for name := range strings.SplitSeq(line, ",") {
+			h.Del(strings.TrimSpace(name))
+		}
+	}
+	for name, values := range trailer {
+		h[http.TrailerPrefix+name] = values
+	}
+}
+
 // answer passes the final answer on. Half of one is made to look like that.
 func (p *passage) answer(status int) {
 	if status == http.StatusSwitchingProtocols {
@@ -300,9 +317,7 @@ func (p *passage) answer(status int) {
 		}
 		switch {
 		case err == io.EOF:
-			for name, values := range p.x.Trailer() {
-				h[http.TrailerPrefix+name] = values
-			}
+			p.trail(h)
 			return
 		case err != nil:
 			if isEventStream(h) && p.isEnding() {

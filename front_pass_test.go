@@ -176,7 +176,11 @@ func TestFrontPassesAnswersOn(t *testing.T) {
 		"hop by hop":           {aGET, "HTTP/1.1 200 OK\r\nConnection: X-Hop, close\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nUpgrade: h2\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"},
 		"space before a colon": {aGET, "HTTP/1.1 200 OK\r\nX-A : b\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-A: b\r\n\r\n"},
 		"chunks and trailers":  {aGET, chunks, "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfine\n\r\n0\r\nX-More: 8\r\nX-Sum: 7\r\n\r\n"},
-		"chunks for HTTP/1.0":  {"GET / HTTP/1.0\r\n\r\n", chunks, "HTTP/1.0 200 OK\r\n\r\nfine\n"},
+		"trailers that nobody announced": {aGET, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-A: 1\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-A: 1\r\n\r\n"},
+		"a field of header and trailer": {aGET, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-A: 1\r\nX-B: 1\r\nTrailer: X-A, X-B\r\n\r\n2\r\nok\r\n0\r\nX-A: 2\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nTrailer: X-A, X-B\r\nX-A: 1\r\nX-B: 1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-A: 2\r\n\r\n"},
+		"chunks for HTTP/1.0": {"GET / HTTP/1.0\r\n\r\n", chunks, "HTTP/1.0 200 OK\r\n\r\nfine\n"},
 		"early hints": {aGET, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\n" + fine,
 			"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\n" + fine},
 		"early hints for HTTP/1.0": {"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + fine,
@@ -573,5 +577,24 @@ func TestFrontSaysThatItsUpstreamIsElsewhere(t *testing.T) {
 		if said := in.log.find(warning) != nil; said != elsewhere {
 			t.Errorf("IMAGELAB_UPSTREAM=%s: the log says that it is elsewhere: %t, want %t", upstream, said, elsewhere)
 		}
+	}
+}
+
+// CONNECT asks for a tunnel, and a target without an authority has no path that could be passed on.
+func TestFrontRefusesOtherTargets(t *testing.T) {
+	t.Parallel()
+	up := startUpstream(t, answers(fine))
+	in := start(t, "IMAGELAB_UPSTREAM=http://"+up.addr)
+	for _, line := range []string{"CONNECT /p", "CONNECT x:80", "GET foo:/secret?x", "GET foo:bar", "GET *"} {
+		conn, r := dial(t, host(in.app))
+		_, _ = io.WriteString(conn, line+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		if text, _ := io.ReadAll(r); !strings.HasPrefix(string(text), "HTTP/1.1 400 ") {
+			t.Errorf("%s: %q, want 400", line, text)
+		}
+	}
+	select {
+	case seen := <-up.seen:
+		t.Errorf("the upstream got %q", seen)
+	default:
 	}
 }

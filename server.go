@@ -217,12 +217,14 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "" && r.URL.Scheme != "" {
 		r.URL.Path = "/" // of a whole URL that has none (RFC 9112, 3.2.2)
 	}
-	if passedOn && (strings.HasPrefix(r.URL.Path, "/") || r.RequestURI == "*" && r.Method == http.MethodOptions) {
+	whole := r.URL.Scheme == "" || r.URL.Host != "" // not foo:bar, nor foo:/bar
+	if passedOn && r.Method != http.MethodConnect && whole &&
+		(strings.HasPrefix(r.URL.Path, "/") || r.RequestURI == "*" && r.Method == http.MethodOptions) {
 		rec.route = s.front.metrics
 		s.front.ServeHTTP(rec, r)
 		return
 	}
-	if !strings.HasPrefix(r.URL.Path, "/") { // CONNECT host:port, and * of other methods than OPTIONS
+	if passedOn || !strings.HasPrefix(r.URL.Path, "/") { // CONNECT host:port, and * of other methods than OPTIONS
 		writeError(rec, http.StatusBadRequest, "bad-target", "a path")
 		return
 	}

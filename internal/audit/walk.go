@@ -155,7 +155,8 @@ func (t *tree) sort() {
 		findings = append(findings, &t.tools[kind])
 	}
 	for _, f := range findings {
-		slices.SortFunc(f.some, func(a, b found) int { return cmp.Compare(a.path, b.path) })
+		// The stable sort: for some hundred paths it is as fast, and its code is 8 kB smaller.
+		slices.SortStableFunc(f.some, func(a, b found) int { return cmp.Compare(a.path, b.path) })
 	}
 }
 
