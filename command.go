@@ -224,7 +224,7 @@ func (c *command) run() {
 	for reason := "start"; ; reason = "restart" {
 		if isClosed(c.stopping) {
 			if reason == "start" { // what has not run has not succeeded
-				c.ends(128+int(c.stopFor), "it was not started")
+				c.ends(128+int(c.signalOfStop()), "it was not started")
 			}
 			return
 		}

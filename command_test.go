@@ -629,6 +629,63 @@ func TestLeftoversKeepNoCommandFromBeingGivenUp(t *testing.T) {
 	}
 }
 
+// A process that is deaf and left in the group is killed at the deadline of the stop, and not leaveGrace later.
+func TestLeftoversEndWithTheStop(t *testing.T) {
+	t.Parallel()
+	up := filepath.Join(t.TempDir(), "up")
+	in := startCommand(t, []string{"sh", "-c", `(trap "" TERM; : >"$0"; while :; do sleep 0.01; done) & trap 'exit 3' TERM; wait`, up},
+		"IMAGELAB_SHUTDOWN_TIMEOUT=300ms")
+	eventually(t, "the deaf one", func() bool { _, err := os.Stat(up); return err == nil })
+	in.signal(t, syscall.SIGTERM)
+	if code := in.wait(t); code != 3 {
+		t.Errorf("exit %d, want 3", code)
+	}
+	at := func(msg string) time.Time {
+		line, _ := in.log.find(msg)["time"].(string)
+		when, err := time.Parse(time.RFC3339, line)
+		if err != nil {
+			t.Fatalf("%q: %v in:\n%s", msg, err, in.log)
+		}
+		return when
+	}
+	took := at("the command has left processes in its group, which were ended").Sub(at("draining"))
+	if took >= leaveGrace {
+		t.Errorf("it took %v from the signal, want the timeout of the stop", took)
+	}
+}
+
+// A command of another user needs CAP_KILL. Without it the log does not say that the command was killed.
+func TestCommandThatMayNotBeKilled(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("only root can start a command as another user")
+	}
+	log := &logBuffer{}
+	in := launchArgs(t, log, []string{"setpriv", "--bounding-set=-kill", "--inh-caps=-kill", os.Args[0], "--",
+		"setpriv", "--reuid=65532", "--regid=65532", "--clear-groups", "sleep", "1000"},
+		"IMAGELAB_SHUTDOWN_TIMEOUT=300ms", "IMAGELAB_SANDBOX_COMMAND=", "IMAGELAB_SANDBOX=auto")
+	in.log = log
+	in.await(t)
+	eventually(t, "start", func() bool { return log.find("the command is ready") != nil })
+	pid := int(log.find("the command has started")["pid"].(float64))
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+	eventually(t, "sleep", func() bool {
+		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		return string(name) == "sleep\n"
+	})
+	in.signal(t, syscall.SIGTERM)
+	eventually(t, "line of the log", func() bool {
+		return log.find("the command cannot be killed: it runs as another user, and imagelab has no CAP_KILL") != nil
+	})
+	if strings.Contains(log.String(), "the command is killed") {
+		t.Errorf("the log says that it was killed:\n%s", log)
+	}
+	_ = syscall.Kill(pid, syscall.SIGKILL)
+	if code := in.wait(t); code != 137 {
+		t.Errorf("exit %d, want 137", code)
+	}
+}
+
 // What waits for something of the command waits no longer than the stop.
 func TestNothingOutlivesTheDeadlineOfTheStop(t *testing.T) {
 	t.Parallel()

@@ -39,19 +39,24 @@ var (
 	wordRefusal = []byte("refusal ")
 )
 
+// pipeOfStage is the descriptor, and -1 where this process is no stage.
+func pipeOfStage() int {
+	pipe, err := strconv.Atoi(os.Getenv(stagePipe))
+	if err != nil {
+		return -1
+	}
+	return pipe
+}
+
 func say(word, text []byte) {
 	line := bytes.ReplaceAll(append(bytes.Clone(word), text...), []byte("\n"), []byte(" "))
-	if pipe, err := strconv.Atoi(os.Getenv(stagePipe)); err == nil {
-		_, _ = unix.Write(pipe, append(line, '\n')) // nobody else could be told
-	}
+	_, _ = unix.Write(pipeOfStage(), append(line, '\n')) // nobody else could be told
 }
 
 // Become is the end of a stage: the process becomes the program in file. The note, one line, is for Process.Note. It
 // returns the exit code if it cannot.
 func Become(file string, args, env []string, note []byte) int {
-	if pipe, err := strconv.Atoi(os.Getenv(stagePipe)); err == nil {
-		syscall.CloseOnExec(pipe)
-	}
+	syscall.CloseOnExec(pipeOfStage())
 	env = slices.DeleteFunc(slices.Clone(env), func(pair string) bool { return strings.HasPrefix(pair, stagePipe+"=") })
 	say(wordNote, note)
 	err := syscall.Exec(file, args, env)
